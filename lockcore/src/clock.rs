@@ -1,0 +1,127 @@
+//! The client's clock: monotonic, obedient to tokio's paused time, and counting the time that the machine slept.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use tokio::time::Instant;
+
+/// A moment on the clock of one client, in nanoseconds since the client was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LocalTime(u64);
+
+impl LocalTime {
+    pub(crate) const NEVER: LocalTime = LocalTime(u64::MAX);
+
+    pub(crate) const fn from_nanos(nanos: u64) -> LocalTime {
+        LocalTime(nanos)
+    }
+
+    pub(crate) const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn plus(self, duration: Duration) -> LocalTime {
+        LocalTime(self.0.saturating_add(nanos(duration)))
+    }
+
+    /// How long from `now` until this moment; zero when it is past.
+    pub(crate) fn remaining(self, now: LocalTime) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(now.0))
+    }
+}
+
+/// What is subtracted from an answered lease, for all that the two clocks may do to each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    /// One part in this many is given away to drift; 0 for none.
+    pub(crate) drift_divisor: u32,
+    pub(crate) margin: Duration,
+}
+
+impl Allowance {
+    /// The deadline of a lease of which `left` remained when the server answered a request sent at `sent`.
+    pub(crate) fn deadline(self, sent: LocalTime, left: Duration) -> LocalTime {
+        let drift = left.checked_div(self.drift_divisor).unwrap_or_default();
+        sent.plus(left.saturating_sub(drift).saturating_sub(self.margin))
+    }
+}
+
+/// The two clocks of one client: tokio's, which a test may pause, and the time that the machine was suspended.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    /// BOOTTIME - MONOTONIC when the client was made.
+    asleep_at_start: u64,
+    /// How long the machine has been asleep since then, as last looked at.
+    asleep: AtomicU64,
+}
+
+/// Differences below this come from reading two clocks one after the other.
+const SLACK_NANOS: u64 = 1_000_000;
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        Clock { start: Instant::now(), asleep_at_start: suspended_nanos(), asleep: AtomicU64::new(0) }
+    }
+
+    /// Now, with a fresh look at how long the machine has slept: for every decision whether a deadline has passed.
+    pub(crate) fn now(&self) -> LocalTime {
+        let asleep = suspended_nanos().saturating_sub(self.asleep_at_start);
+        let known = self.asleep.load(Ordering::Relaxed);
+        if asleep > known + SLACK_NANOS {
+            self.asleep.fetch_max(asleep, Ordering::Relaxed);
+        }
+        self.coarse()
+    }
+
+    /// Now, with the last known sleep: one clock read. It may lag behind [`now`](Clock::now), so it is right for the
+    /// moment that a request is sent, where earlier is the safe side.
+    pub(crate) fn coarse(&self) -> LocalTime {
+        LocalTime(nanos(self.start.elapsed()).saturating_add(self.asleep.load(Ordering::Relaxed)))
+    }
+
+    /// The moment on tokio's clock at which a timer for `at` must fire.
+    pub(crate) fn timer(&self, at: LocalTime) -> Instant {
+        // About 30 years: what tokio itself takes for "far in the future".
+        const FAR: u64 = 30 * 365 * 24 * 3600 * 1_000_000_000;
+        let from_start = at.0.saturating_sub(self.asleep.load(Ordering::Relaxed)).min(FAR);
+        self.start + Duration::from_nanos(from_start)
+    }
+}
+
+fn suspended_nanos() -> u64 {
+    let of = |clock| {
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
+        tv_sec.unsigned_abs().saturating_mul(1_000_000_000).saturating_add(tv_nsec.unsigned_abs())
+    };
+    let monotonic = of(ClockId::Monotonic);
+    of(ClockId::Boottime).saturating_sub(monotonic)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_gives_away_drift_and_margin_and_never_underflows() {
+        let allowance = Allowance { drift_divisor: 100, margin: Duration::from_millis(2) };
+        let sent = LocalTime::from_nanos(5_000_000_000);
+        let deadline = allowance.deadline(sent, Duration::from_secs(10));
+        assert_eq!(deadline.remaining(sent), Duration::from_millis(9_898));
+        assert_eq!(allowance.deadline(sent, Duration::from_millis(1)), sent);
+        assert_eq!(allowance.deadline(sent, Duration::MAX), LocalTime::NEVER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_follows_paused_time() {
+        let clock = Clock::new();
+        let before = clock.now();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(clock.now().remaining(before), Duration::from_secs(3600));
+    }
+}

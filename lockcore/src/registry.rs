@@ -1,0 +1,156 @@
+//! The claims of one client that wait or hold: what the renewal task works through, and what `close` ends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::claim::Claim;
+use crate::clock::LocalTime;
+
+/// Enough slabs that two threads seldom meet on one.
+const SLABS: usize = 16;
+
+/// One claim as the renewal task sees it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) claim: Arc<Claim>,
+    /// When the next renewal is due; [`LocalTime::NEVER`] for waiters and for holders that renew by hand.
+    pub(crate) due: LocalTime,
+    /// A renewal is under way; its answer sets the next due moment.
+    pub(crate) in_flight: bool,
+    /// The lease that a renewal asks for.
+    pub(crate) ttl: Duration,
+    /// No renewal reaches beyond this moment.
+    pub(crate) hold_until: LocalTime,
+}
+
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    slab: usize,
+    position: usize,
+}
+
+/// Slabs of entries, scanned in a row: adding and removing cost nanoseconds, and a scan of 100,000 a millisecond.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    slabs: [Slab; SLABS],
+    /// The earliest due moment that the renewal task knows of.
+    planned: AtomicU64,
+    nudge: Notify,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))] // one cache line pair each: threads must not share them
+struct Slab(Mutex<Entries>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    entries: Vec<Option<Entry>>,
+    free: Vec<usize>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Registry {
+        Registry { slabs: Default::default(), planned: AtomicU64::new(u64::MAX), nudge: Notify::new() }
+    }
+
+    pub(crate) fn insert(&self, entry: Entry) -> Slot {
+        let slab = usize::try_from(entry.claim.id().to_bits() & 0xf).unwrap_or(0) % SLABS;
+        let due = entry.due;
+        let mut entries = self.lock(slab);
+        let position = if let Some(position) = entries.free.pop() {
+            entries.entries[position] = Some(entry);
+            position
+        } else {
+            entries.entries.push(Some(entry));
+            entries.entries.len() - 1
+        };
+        drop(entries);
+        self.plan(due);
+        Slot { slab, position }
+    }
+
+    pub(crate) fn remove(&self, slot: Slot) -> Option<Entry> {
+        let mut entries = self.lock(slot.slab);
+        let removed = entries.entries.get_mut(slot.position).and_then(Option::take);
+        if removed.is_some() {
+            entries.free.push(slot.position);
+        }
+        removed
+    }
+
+    /// Changes the entry in `slot` if it still is this claim's.
+    pub(crate) fn update(&self, slot: Slot, claim: &Arc<Claim>, change: impl FnOnce(&mut Entry)) -> bool {
+        let mut entries = self.lock(slot.slab);
+        let entry = entries.entries.get_mut(slot.position).and_then(Option::as_mut);
+        let Some(entry) = entry.filter(|entry| Arc::ptr_eq(&entry.claim, claim)) else { return false };
+        change(entry);
+        let due = entry.due;
+        drop(entries);
+        self.plan(due);
+        true
+    }
+
+    /// Calls `visit` on every entry, one slab locked at a time, and answers the earliest due moment that it left.
+    pub(crate) fn scan(&self, mut visit: impl FnMut(Slot, &mut Entry)) -> LocalTime {
+        // Before the scan: an entry that is added behind it then sees "nothing planned" and nudges.
+        self.planned.store(u64::MAX, Ordering::Release);
+        let mut earliest = LocalTime::NEVER;
+        for slab in 0..SLABS {
+            let mut entries = self.lock(slab);
+            for (position, entry) in entries.entries.iter_mut().enumerate() {
+                if let Some(entry) = entry {
+                    visit(Slot { slab, position }, entry);
+                    earliest = earliest.min(entry.due);
+                }
+            }
+        }
+        earliest
+    }
+
+    /// Says that something is due at `due`, and wakes the renewal task if that is sooner than what it planned.
+    pub(crate) fn plan(&self, due: LocalTime) {
+        if due.as_nanos() < self.planned.load(Ordering::Acquire)
+            && due.as_nanos() < self.planned.fetch_min(due.as_nanos(), Ordering::AcqRel)
+        {
+            self.nudge.notify_one();
+        }
+    }
+
+    /// Like [`plan`](Self::plan), by the renewal task itself, which needs no nudge.
+    pub(crate) fn plan_quietly(&self, due: LocalTime) {
+        self.planned.fetch_min(due.as_nanos(), Ordering::AcqRel);
+    }
+
+    pub(crate) fn planned(&self) -> LocalTime {
+        LocalTime::from_nanos(self.planned.load(Ordering::Acquire))
+    }
+
+    /// Waits for a nudge; one that came before is not missed.
+    pub(crate) async fn nudged(&self) {
+        self.nudge.notified().await;
+    }
+
+    /// Puts in-flight renewals of a runtime that ended back on the plan, and wakes the renewal task.
+    pub(crate) fn revive(&self, now: LocalTime) {
+        let earliest = self.scan(|_, entry| {
+            if entry.in_flight {
+                entry.in_flight = false;
+                entry.due = now;
+            }
+        });
+        self.plan(earliest);
+        self.nudge();
+    }
+
+    pub(crate) fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    fn lock(&self, slab: usize) -> MutexGuard<'_, Entries> {
+        self.slabs[slab].0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,148 @@
+//! One task per client keeps the leases of all its guards alive, in batches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::backend::{LockBackend, Renewal};
+use crate::claim::Claim;
+use crate::clock::{Allowance, Clock, LocalTime};
+use crate::error::{ErrorKind, Result};
+use crate::lease::Lease;
+use crate::registry::{Entry, Registry, Slot};
+use crate::request::answer;
+use crate::tenure::Loss;
+
+/// Renewals that fall due within this time go out together.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// At most so many renewals in one request.
+const BATCH: usize = 512;
+
+/// A failed renewal is tried again after at most this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the renewal task works with. It holds no client, so a client can end while it sleeps.
+#[derive(Debug)]
+pub(crate) struct Renewer {
+    pub(crate) backend: Arc<dyn LockBackend>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) allowance: Allowance,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) request_timeout: Duration,
+    pub(crate) ended: Arc<AtomicBool>,
+}
+
+/// When a lease of this length, asked for at `sent`, is renewed: after a third of it, at most a tenth of that sooner.
+pub(crate) fn next_due(sent: LocalTime, lease: Duration) -> LocalTime {
+    sent.plus((lease / 3).mul_f64(1.0 - 0.1 * fastrand::f64()))
+}
+
+impl Renewer {
+    pub(crate) async fn run(self) {
+        let renewer = Arc::new(self);
+        let mut under_way = JoinSet::new();
+        while !renewer.ended.load(Ordering::Acquire) {
+            for batch in renewer.gather() {
+                under_way.spawn(renewer.clone().renew(batch));
+            }
+            let wake = renewer.clock.timer(renewer.registry.planned());
+            tokio::select! {
+                () = renewer.registry.nudged() => {}
+                () = tokio::time::sleep_until(wake) => {}
+                Some(_) = under_way.join_next() => {}
+            }
+            while under_way.try_join_next().is_some() {}
+        }
+    }
+
+    /// Takes out what is due, and plans for the rest.
+    fn gather(&self) -> Vec<Vec<(Slot, Renewal)>> {
+        let now = self.clock.now();
+        if self.registry.planned() > now {
+            return Vec::new();
+        }
+        let horizon = now.plus(GATHER);
+        let mut batches: Vec<Vec<(Slot, Renewal)>> = Vec::new();
+        let earliest = self.registry.scan(|slot, entry| {
+            if entry.due > horizon {
+                return;
+            }
+            entry.due = LocalTime::NEVER;
+            let Some(renewal) = self.renewal(entry, now) else { return };
+            entry.in_flight = true;
+            match batches.last_mut().filter(|batch| batch.len() < BATCH) {
+                Some(batch) => batch.push((slot, renewal)),
+                None => batches.push(vec![(slot, renewal)]),
+            }
+        });
+        self.registry.plan_quietly(earliest);
+        batches
+    }
+
+    /// The renewal that an entry needs now; none for a claim that is lost, or held as long as it may be.
+    fn renewal(&self, entry: &Entry, now: LocalTime) -> Option<Renewal> {
+        if entry.claim.tenure.loss(now).is_some() {
+            entry.claim.bell().wake();
+            return None;
+        }
+        let ttl = entry.ttl.min(entry.hold_until.remaining(now));
+        if now.plus(ttl) <= entry.claim.deadline() {
+            return None;
+        }
+        Some(Renewal {
+            claim: entry.claim.clone(),
+            ttl,
+            order: entry.claim.tenure.ask(now, ttl, self.allowance),
+        })
+    }
+
+    async fn renew(self: Arc<Self>, batch: Vec<(Slot, Renewal)>) {
+        // Taken before the request goes out: the lease counts from here.
+        let sent = self.clock.coarse();
+        let renewals: Vec<Renewal> = batch.iter().map(|(_, renewal)| renewal.clone()).collect();
+        let mut request = self.backend.clone().renew(renewals);
+        let answers = answer(&mut request, self.request_timeout).await;
+        let mut answers = answers.unwrap_or_default().into_iter();
+        for (slot, renewal) in batch {
+            self.settle(slot, &renewal, sent, answers.next());
+        }
+    }
+
+    /// Takes in one answer. Unanswered or refused by a server in trouble: tried again until the deadline.
+    fn settle(&self, slot: Slot, renewal: &Renewal, sent: LocalTime, answer: Option<Result<Lease>>) {
+        let claim = &renewal.claim;
+        let due = match answer {
+            Some(Ok(lease)) => {
+                claim.tenure.answered(renewal.order, self.allowance.deadline(sent, lease.left));
+                next_due(sent, lease.left)
+            }
+            Some(Err(error)) if error.kind() == ErrorKind::Lost => {
+                // A claim that was released meanwhile is in the registry no more, and nobody is told.
+                if self.registry.update(slot, claim, |entry| entry.due = LocalTime::NEVER) {
+                    lose(claim, Loss::Unknown);
+                }
+                return;
+            }
+            failure => {
+                let error = failure.and_then(Result::err);
+                tracing::debug!(key = %claim.key(), claim = %claim.id(), ?error, "renewal failed, trying again");
+                let pause = (renewal.ttl / 10).min(RETRY).mul_f64(0.5 + 0.5 * fastrand::f64());
+                self.clock.now().plus(pause)
+            }
+        };
+        self.registry.update(slot, claim, |entry| {
+            entry.in_flight = false;
+            entry.due = due;
+        });
+    }
+}
+
+/// Marks a claim lost and tells whoever waits for that.
+pub(crate) fn lose(claim: &Claim, loss: Loss) {
+    tracing::warn!(key = %claim.key(), claim = %claim.id(), owner = claim.owner().map(|o| &**o), %loss, "lock lost");
+    claim.tenure.lose(loss);
+    claim.bell().wake();
+}

@@ -1,0 +1,50 @@
+//! From a URL to a client: the table of backends.
+
+use lockcore::{Error, ErrorKind, LockClient, Result};
+
+/// Which feature each scheme needs.
+const SCHEMES: [(&str, &str); 3] = [("memory", "memory"), ("redis", "redis"), ("rediss", "redis")];
+
+/// Connects to the server that `url` names, and makes sure that it can keep locks.
+///
+/// | URL | backend | feature |
+/// |---|---|---|
+/// | `memory:` | a new lock server in this process | `memory` |
+/// | `redis://[user:password@]host[:port][/db]` | Redis | `redis` |
+/// | `rediss://…` | Redis over TLS | `redis` |
+///
+/// # Errors
+/// `InvalidArgument` for a URL that is none or has an unknown scheme, `Unsupported` for a backend that this build does not
+/// have, `Unavailable` or `Denied` when the server cannot be reached or refuses, and `Unsupported` when it is set up in
+/// a way that endangers locks.
+///
+/// # Cancel safety
+/// Dropping the future closes what was opened.
+pub async fn connect(url: &str) -> Result<LockClient> {
+    let Some((scheme, _)) = url.split_once(':') else {
+        return Err(invalid(format!(
+            "a backend is given as a URL such as redis://127.0.0.1, not as {url:?}"
+        )));
+    };
+    match scheme {
+        #[cfg(feature = "memory")]
+        "memory" => Ok(LockClient::new(lock_memory::MemoryBackend::new())),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => Ok(LockClient::new(lock_redis::RedisBackend::connect(url).await?)),
+        other => Err(missing(other)),
+    }
+}
+
+/// Why no backend of this build takes the scheme.
+fn missing(scheme: &str) -> Error {
+    if let Some((_, feature)) = SCHEMES.iter().find(|(known, _)| *known == scheme) {
+        let message = format!("this program was built without `{feature}`: enable the feature");
+        return Error::new(ErrorKind::Unsupported, message);
+    }
+    let known: Vec<String> = SCHEMES.iter().map(|(scheme, _)| format!("{scheme}:")).collect();
+    invalid(format!("unknown scheme {scheme:?}; known are {}", known.join(", ")))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
+}

@@ -1,0 +1,27 @@
+//! Real servers as child processes for the tests of fencelock.
+//!
+//! Everything here blocks and needs no async runtime, so that it serves sync and async tests alike: a call takes
+//! milliseconds, and what a server or a [`Proxy`] does meanwhile runs on threads and processes of its own.
+//!
+//! A server that a test started ends with it: when its handle is dropped (also by a panic), when the test
+//! process exits, and when the test process is killed. A server that is not installed is an error with the advice to
+//! run `cargo xtask setup`, never a silent skip.
+//!
+//! Linux only: it leans on `/proc` and on `setpriv` of util-linux.
+
+mod certificates;
+mod folder;
+mod ports;
+mod process;
+mod proxy;
+mod redis;
+mod resp;
+mod tools;
+mod wait;
+
+pub use process::is_running;
+pub use proxy::{Counters, Proxy};
+pub use redis::{Fsync, RedisOptions, RedisServer};
+pub use resp::Reply;
+pub use tools::require;
+pub use wait::wait_for;

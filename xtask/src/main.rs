@@ -1,0 +1,30 @@
+//! The chores of this repository: `cargo xtask <chore>`.
+
+mod setup;
+mod test;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The chores of this repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+enum Chore {
+    /// Install what the tests need and this machine lacks
+    Setup,
+    /// Do the set-up, then run the tests of every crate with every feature
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Chore::parse() {
+        Chore::Setup => setup::run(),
+        Chore::Test(args) => test::run(&args),
+    };
+    done.unwrap_or_else(|error: io::Error| {
+        eprintln!("cargo xtask: {error}");
+        ExitCode::FAILURE
+    })
+}
