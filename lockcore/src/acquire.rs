@@ -17,7 +17,6 @@ use crate::held::Held;
 use crate::lock::LockInner;
 use crate::mode::Mode;
 use crate::pursuit::{HoldPlan, Pursuit, Woken};
-use crate::renewal::next_due;
 use crate::request::bounded;
 use crate::retry::Retry;
 use crate::token::Fence;
@@ -112,6 +111,9 @@ impl<M: LockMode> Acquire<M> {
     /// Ends all claims of the same owner on this key and takes their place, ahead of those who came later: after a crash,
     /// a restart, or to move a lock between processes. They are lost even when this claim must wait; a try that is not
     /// granted replaces nothing.
+    ///
+    /// The claim id keeps late copies out, but not a first one: the request of a process that crashed right after it
+    /// sent it takes over when it arrives, however late.
     pub fn take_over(mut self) -> Self {
         self.what.take_over = true;
         self
@@ -251,7 +253,7 @@ impl Wanted {
         client.ready()?;
         let claim = self.claim()?;
         let end = self.wait.map_or(LocalTime::NEVER, |wait| client.clock.now().plus(wait));
-        let mut retry = self.new_retry();
+        let mut retry = None;
         let mut pursuit = Pursuit::new(self.lock.clone(), claim);
         loop {
             client.ready()?;
@@ -277,7 +279,7 @@ impl Wanted {
                     self.pause(&mut retry, end).await;
                 }
                 Ok(Attempt::Queued(queued)) => {
-                    retry = self.new_retry();
+                    retry = None;
                     let deadline = client.allowance.deadline(asked, queued.left);
                     match pursuit.wait(queued, asked, end).await {
                         Woken::Granted(fence) if deadline > client.clock.now() => {
@@ -333,9 +335,9 @@ impl Wanted {
     }
 
     /// Waits before the next try, but not beyond the end; `false` when it is time to give up.
-    async fn pause(&self, retry: &mut Retry, end: LocalTime) -> bool {
+    async fn pause(&self, retry: &mut Option<Retry>, end: LocalTime) -> bool {
         let clock = &self.lock.client.clock;
-        let Some(delay) = retry.next_delay() else { return false };
+        let Some(delay) = retry.get_or_insert_with(|| self.new_retry()).next_delay() else { return false };
         let until = clock.coarse().plus(delay);
         if until >= end {
             return false;
@@ -356,7 +358,7 @@ impl Wanted {
         let automatic = self.renew == Renew::Automatic;
         let hold_until =
             self.max_hold.map_or(LocalTime::NEVER, |longest| client.clock.coarse().plus(longest));
-        let plan = HoldPlan { automatic, due: next_due(asked, lease), hold_until };
+        let plan = HoldPlan { automatic, due: asked.renewal_due(lease), hold_until };
         let mut held = pursuit.hold(fence, deadline, &plan);
         // Looked at after the claim is where `close` finds it: one of the two sees the other.
         client.ready()?;

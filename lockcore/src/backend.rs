@@ -112,8 +112,8 @@ pub struct Renewal {
     pub claim: Arc<Claim>,
     /// The lease from now on; it may be shorter than what is left.
     pub ttl: Duration,
-    /// Numbers the renewals and conversions of one claim: one with a smaller number than the last changes nothing and
-    /// answers what is left.
+    /// Numbers the renewals of one claim: one with a smaller number than the last changes nothing and answers what is
+    /// left.
     pub order: u64,
 }
 
@@ -124,7 +124,8 @@ pub struct Conversion {
     pub claim: Arc<Claim>,
     /// To which mode.
     pub to: Mode,
-    /// As in [`Renewal::order`]; repeating a conversion repeats its number.
+    /// Numbers the conversions of one claim, apart from its renewals: one with a smaller number than the last changes
+    /// nothing and answers how the claim stands. Repeating a conversion repeats its number.
     pub order: u64,
 }
 

@@ -23,7 +23,7 @@ pub enum TokenStrength {
 /// Whose clock a lease runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseClock {
-    /// The client's own: there is no drift to allow for.
+    /// The tokio clock of the client's own process: there is no drift to allow for, and both stand still together.
     Own,
     /// The server's wall clock: a step forward expires leases early, which tokens cover.
     ServerWall,

@@ -171,6 +171,9 @@ impl Claim {
     pub fn validate(&self) -> Result<(), Error> {
         let refuse = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
         check_ttl(self.ttl)?;
+        if self.waiter_ttl.is_zero() {
+            return refuse("a waiter's lease must be longer than zero".into());
+        }
         for (name, label) in [("owner", &self.owner), ("note", &self.note)] {
             if let Some(length) = label.as_ref().map(|label| label.len()).filter(|&n| n > MAX_LABEL_BYTES) {
                 return refuse(format!("the {name} has at most {MAX_LABEL_BYTES} bytes, not {length}"));

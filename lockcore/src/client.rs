@@ -113,6 +113,7 @@ impl LockClientBuilder {
     pub fn build(self) -> LockClient {
         let LockClientBuilder { backend, settings } = self;
         let capabilities = backend.capabilities();
+        let own_clock = capabilities.clock == LeaseClock::Own;
         let allowance = match capabilities.clock {
             LeaseClock::Own => Allowance { drift_divisor: 0, margin: Duration::ZERO },
             LeaseClock::ServerWall | LeaseClock::ServerMonotonic => {
@@ -124,7 +125,7 @@ impl LockClientBuilder {
         LockClient(Arc::new(Inner {
             backend,
             capabilities,
-            clock: Arc::new(Clock::new()),
+            clock: Arc::new(Clock::new(!own_clock)),
             allowance,
             settings,
             registry: Arc::new(Registry::new()),

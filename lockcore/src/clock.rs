@@ -25,6 +25,14 @@ impl LocalTime {
         LocalTime(self.0.saturating_add(nanos(duration)))
     }
 
+    /// When a lease of this length, asked for at this moment, is renewed: after a third of it, or up to a tenth sooner, so
+    /// that the renewals of many do not come at once.
+    pub(crate) fn renewal_due(self, lease: Duration) -> LocalTime {
+        let third = nanos(lease) / 3;
+        let sooner = (third / 10 / 1024).saturating_mul(fastrand::u64(0..1024));
+        LocalTime(self.0.saturating_add(third - sooner))
+    }
+
     /// How long from `now` until this moment; zero when it is past.
     pub(crate) fn remaining(self, now: LocalTime) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(now.0))
@@ -35,15 +43,16 @@ impl LocalTime {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
     /// One part in this many is given away to drift; 0 for none.
-    pub(crate) drift_divisor: u32,
+    pub(crate) drift_divisor: u64,
     pub(crate) margin: Duration,
 }
 
 impl Allowance {
     /// The deadline of a lease of which `left` remained when the server answered a request sent at `sent`.
     pub(crate) fn deadline(self, sent: LocalTime, left: Duration) -> LocalTime {
-        let drift = left.checked_div(self.drift_divisor).unwrap_or_default();
-        sent.plus(left.saturating_sub(drift).saturating_sub(self.margin))
+        let left = nanos(left);
+        let drift = left.checked_div(self.drift_divisor).unwrap_or(0);
+        LocalTime(sent.0.saturating_add((left - drift).saturating_sub(nanos(self.margin))))
     }
 }
 
@@ -51,6 +60,8 @@ impl Allowance {
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: Instant,
+    /// Whether the server's leases go on while this machine is suspended.
+    counts_sleep: bool,
     /// BOOTTIME - MONOTONIC when the client was made.
     asleep_at_start: u64,
     /// How long the machine has been asleep since then, as last looked at.
@@ -61,12 +72,16 @@ pub(crate) struct Clock {
 const SLACK_NANOS: u64 = 1_000_000;
 
 impl Clock {
-    pub(crate) fn new() -> Clock {
-        Clock { start: Instant::now(), asleep_at_start: suspended_nanos(), asleep: AtomicU64::new(0) }
+    pub(crate) fn new(counts_sleep: bool) -> Clock {
+        let (start, asleep_at_start) = (Instant::now(), suspended_nanos());
+        Clock { start, counts_sleep, asleep_at_start, asleep: AtomicU64::new(0) }
     }
 
     /// Now, with a fresh look at how long the machine has slept: for every decision whether a deadline has passed.
     pub(crate) fn now(&self) -> LocalTime {
+        if !self.counts_sleep {
+            return self.coarse();
+        }
         let asleep = suspended_nanos().saturating_sub(self.asleep_at_start);
         let known = self.asleep.load(Ordering::Relaxed);
         if asleep > known + SLACK_NANOS {
@@ -100,7 +115,7 @@ fn suspended_nanos() -> u64 {
 }
 
 fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 #[cfg(test)]
@@ -114,12 +129,12 @@ mod tests {
         let deadline = allowance.deadline(sent, Duration::from_secs(10));
         assert_eq!(deadline.remaining(sent), Duration::from_millis(9_898));
         assert_eq!(allowance.deadline(sent, Duration::from_millis(1)), sent);
-        assert_eq!(allowance.deadline(sent, Duration::MAX), LocalTime::NEVER);
+        assert!(allowance.deadline(sent, Duration::MAX).remaining(sent) > crate::lease::MAX_TTL);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_follows_paused_time() {
-        let clock = Clock::new();
+        let clock = Clock::new(true);
         let before = clock.now();
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(clock.now().remaining(before), Duration::from_secs(3600));

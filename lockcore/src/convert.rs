@@ -104,7 +104,7 @@ async fn try_convert(held: &mut Held, to: Mode, wait: Option<Duration>) -> Resul
         return Err(Error::new(ErrorKind::Unsupported, format!("{from} does not convert to {to}")));
     }
     let end = wait.map_or(LocalTime::NEVER, |wait| client.clock.now().plus(wait));
-    let order = held.claim.tenure.next_order();
+    let order = held.claim.tenure.next_conversion();
     let mut in_doubt = false;
     let mut retry = if wait.is_some() { Retry::within_budget() } else { Retry::few_times() };
     // A lease that its user renews by hand is renewed here while the user cannot.
@@ -149,6 +149,8 @@ async fn try_convert(held: &mut Held, to: Mode, wait: Option<Duration>) -> Resul
                     None => return Err(give_up(renewing.0, to, in_doubt, error).await),
                 }
             }
+            // A lost copy of this upgrade may still arrive; it must not wait there with nobody waiting here.
+            Err(error) if in_doubt => return Err(give_up(renewing.0, to, in_doubt, error).await),
             Err(error) => return Err(error),
         }
     }
@@ -186,8 +188,8 @@ async fn wait_for_grant(held: &Held, until: LocalTime) -> Option<Fence> {
     }
 }
 
-/// The server answers no more. An upgrade is taken back. A downgrade may have happened, and then others may be in: the
-/// guard must not count as exclusive any more.
+/// The server answers no more, or refuses what it may have done before. An upgrade is taken back. A downgrade may have
+/// happened, and then others may be in: the guard must not count as exclusive any more.
 async fn give_up(held: &mut Held, to: Mode, in_doubt: bool, error: Error) -> Error {
     if to.is_exclusive() {
         withdraw(held, to).await;
@@ -201,7 +203,7 @@ async fn give_up(held: &mut Held, to: Mode, in_doubt: bool, error: Error) -> Err
 /// token.
 async fn withdraw(held: &mut Held, wanted: Mode) -> Error {
     let back = held.mode;
-    let order = held.claim.tenure.next_order();
+    let order = held.claim.tenure.next_conversion();
     match request(held, back, order).await {
         Ok(Attempt::Granted(lease)) => {
             held.fence = lease.fence;
@@ -210,7 +212,11 @@ async fn withdraw(held: &mut Held, wanted: Mode) -> Error {
         Ok(Attempt::Queued(_) | Attempt::Busy | Attempt::Gone) => {
             Error::new(ErrorKind::Other, "the backend answered a withdrawal with a place in the queue")
         }
-        Err(error) => error,
+        Err(error) => {
+            // The upgrade may wait on and block the key. As a loss it ends with the guard.
+            lose(held.claim(), Loss::Unknown);
+            error
+        }
     }
 }
 

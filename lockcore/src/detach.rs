@@ -14,7 +14,7 @@ use crate::held::Held;
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::mode::Mode;
-use crate::renewal::next_due;
+use crate::tenure::Numbers;
 use crate::token::Fence;
 
 /// A held claim as data: whoever has it may resume the claim until its lease runs out. Keep it as a secret of the lock's.
@@ -27,7 +27,7 @@ pub struct DetachedClaim {
     note: Option<Arc<str>>,
     ttl: Duration,
     fence: Fence,
-    order: u64,
+    numbers: Numbers,
     answered: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn detach(mut held: Held) -> Result<DetachedClaim> {
         note: claim.note().cloned(),
         ttl: held.ttl,
         fence: held.fence,
-        order: claim.tenure.order(),
+        numbers: claim.tenure.numbers(),
         answered: claim.is_answered(),
     })
 }
@@ -74,13 +74,13 @@ pub(crate) async fn resume(client: &LockClient, detached: &DetachedClaim) -> Res
         .with_owner(detached.owner.clone())
         .with_note(detached.note.clone());
     claim.validate()?;
-    claim.tenure.resume_order(detached.order);
+    claim.tenure.resume_numbers(detached.numbers);
     if !detached.answered {
         claim.mark_unanswered();
     }
     let claim = Arc::new(claim);
     let sent = inner.clock.coarse();
-    let order = claim.tenure.next_order();
+    let order = claim.tenure.ask(sent, detached.ttl, inner.allowance);
     let renewal = crate::backend::Renewal { claim: claim.clone(), ttl: detached.ttl, order };
     let renew = inner.backend.clone().renew(vec![renewal]);
     let request =
@@ -89,7 +89,7 @@ pub(crate) async fn resume(client: &LockClient, detached: &DetachedClaim) -> Res
         .await
         .map_err(|error| inner.at(error, "resume", Some(lock.key())))?;
     claim.tenure.begin(inner.allowance.deadline(sent, lease.left));
-    let due = next_due(sent, lease.left);
+    let due = sent.renewal_due(lease.left);
     let never = LocalTime::NEVER;
     let slot = inner.registry.insert(Held::entry(claim.clone(), due, detached.ttl, never));
     let held = Held {

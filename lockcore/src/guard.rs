@@ -214,7 +214,8 @@ impl<M: LockMode> LockGuard<M> {
     ///
     /// # Errors
     /// `WouldDeadlock` when another holder waits to upgrade already, `Lost`, or what keeps the server from answering. The
-    /// error gives the guard back, still in its old mode.
+    /// error gives the guard back, still in its old mode; it is lost if the server could not be told to forget the
+    /// upgrade.
     ///
     /// # Cancel safety
     /// Dropping the future releases the lock: the guard is inside it.
@@ -237,8 +238,8 @@ impl<M: LockMode> LockGuard<M> {
     /// stays.
     ///
     /// # Errors
-    /// `Lost`, or what keeps the server from answering; the error gives the guard back. After `Indeterminate` it may be
-    /// shared already.
+    /// `Lost`, or what keeps the server from answering; the error gives the guard back. After `Indeterminate` it is lost:
+    /// it may be shared already, with others.
     ///
     /// # Cancel safety
     /// Dropping the future releases the lock: the guard is inside it.

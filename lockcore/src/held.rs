@@ -14,7 +14,7 @@ use crate::lock::LockInner;
 use crate::mode::Mode;
 use crate::registry::{Entry, Slot};
 use crate::renewal::lose;
-use crate::request::{answer, bounded, unanswered};
+use crate::request::{answer, unanswered};
 use crate::retry::Retry;
 use crate::tenure::Loss;
 use crate::token::Fence;
@@ -141,24 +141,25 @@ impl Leaving {
     async fn release(&mut self) -> Result<()> {
         let client = &self.held.lock.client;
         let claim = &self.held.claim;
-        let held_at_start = self.held.loss().is_none();
-        let mut retry = Retry::few_times();
+        let limit = client.settings.request_timeout;
+        let mut retry = None;
+        // An earlier try, sent while the lock was held, may have released it although its answer was lost.
         let mut in_doubt = false;
         loop {
             let release =
                 Release { claim: claim.clone(), answered: claim.is_answered(), only_waiting: false };
-            let releases = client.backend.clone().release(vec![release]);
-            let request = Box::pin(async { releases.await.pop().unwrap_or_else(|| Err(no_answer())) });
-            match bounded(request, client.settings.request_timeout).await {
+            let mut request = client.backend.clone().release(vec![release]);
+            let answer = answer(&mut request, limit).await.and_then(|mut answers| answers.pop());
+            match answer.unwrap_or_else(|| Err(unanswered(limit))) {
                 Ok(Released::Released | Released::Granted(_)) => return Ok(()),
-                // An earlier try may have released it, and only its answer was lost.
-                Ok(Released::NotHeld) if in_doubt && held_at_start => return Ok(()),
+                Ok(Released::NotHeld) if in_doubt => return Ok(()),
                 Ok(Released::NotHeld) => {
                     let loss = self.held.loss().unwrap_or(Loss::Unknown);
                     return Err(Error::new(ErrorKind::Lost, format!("it had ended before: {loss}")));
                 }
                 Err(error) => {
-                    in_doubt |= error.may_have_happened();
+                    in_doubt |= error.may_have_happened() && self.held.loss().is_none();
+                    let retry = retry.get_or_insert_with(Retry::few_times);
                     match retry.next_delay().filter(|_| error.is_retryable()) {
                         Some(pause) => tokio::time::sleep(pause).await,
                         None => return Err(error),
@@ -175,8 +176,4 @@ impl Drop for Leaving {
             self.held.lock.client.reaper.let_go(self.held.claim.clone(), None);
         }
     }
-}
-
-fn no_answer() -> Error {
-    Error::new(ErrorKind::Other, "the backend answered nothing")
 }

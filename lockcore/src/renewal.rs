@@ -35,11 +35,6 @@ pub(crate) struct Renewer {
     pub(crate) ended: Arc<AtomicBool>,
 }
 
-/// When a lease of this length, asked for at `sent`, is renewed: after a third of it, at most a tenth of that sooner.
-pub(crate) fn next_due(sent: LocalTime, lease: Duration) -> LocalTime {
-    sent.plus((lease / 3).mul_f64(1.0 - 0.1 * fastrand::f64()))
-}
-
 impl Renewer {
     pub(crate) async fn run(self) {
         let renewer = Arc::new(self);
@@ -117,7 +112,7 @@ impl Renewer {
         let due = match answer {
             Some(Ok(lease)) => {
                 claim.tenure.answered(renewal.order, self.allowance.deadline(sent, lease.left));
-                next_due(sent, lease.left)
+                sent.renewal_due(lease.left)
             }
             Some(Err(error)) if error.kind() == ErrorKind::Lost => {
                 // A claim that was released meanwhile is in the registry no more, and nobody is told.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::bell::Ending;
 use crate::clock::{Allowance, LocalTime};
 
@@ -50,15 +52,23 @@ impl From<Ending> for Loss {
     }
 }
 
+/// How many renewals and conversions of a claim were asked for: their numbers, by which the server knows a late copy of
+/// an old one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Numbers {
+    renewals: u64,
+    conversions: u64,
+}
+
 /// The deadline and the sticky loss of one claim; shared by its guard, the renewal task and the backend's news.
 #[derive(Debug, Default)]
 pub(crate) struct Tenure {
     deadline: AtomicU64,
     /// 0: not lost, else 1 + the index in `Loss::ALL`.
     loss: AtomicU8,
-    /// Numbers the requests that change a lease or a mode, so that a late copy of an old one changes nothing. Locked
-    /// while the deadline moves, so that the answer to an older request never undoes a shorter lease asked for since.
-    order: Mutex<u64>,
+    /// Locked while the deadline moves, so that the answer to an older renewal never undoes a shorter one asked for
+    /// since.
+    numbers: Mutex<Numbers>,
 }
 
 impl Tenure {
@@ -71,30 +81,30 @@ impl Tenure {
         self.deadline.store(deadline.as_nanos(), Ordering::Release);
     }
 
-    /// Numbers a request that sets the lease to `ttl`. A shorter lease counts from now on, answered or not.
+    /// Numbers a renewal to `ttl`. A shorter lease counts from now on, answered or not.
     pub(crate) fn ask(&self, sent: LocalTime, ttl: Duration, allowance: Allowance) -> u64 {
-        let mut order = self.lock();
-        *order += 1;
+        let mut numbers = self.lock();
+        numbers.renewals += 1;
         self.deadline.fetch_min(allowance.deadline(sent, ttl).as_nanos(), Ordering::AcqRel);
-        *order
+        numbers.renewals
     }
 
-    /// Numbers a request that leaves the lease alone.
-    pub(crate) fn next_order(&self) -> u64 {
-        let mut order = self.lock();
-        *order += 1;
-        *order
-    }
-
-    /// Takes in the deadline that the answer to request `number` gives, unless a newer request is under way: then only
-    /// what makes it earlier counts.
+    /// Takes in the deadline that the answer to renewal `number` gives, unless a newer one is under way: then only what
+    /// makes it earlier counts.
     pub(crate) fn answered(&self, number: u64, deadline: LocalTime) {
-        let order = self.lock();
-        if *order == number {
+        let numbers = self.lock();
+        if numbers.renewals == number {
             self.deadline.store(deadline.as_nanos(), Ordering::Release);
         } else {
             self.deadline.fetch_min(deadline.as_nanos(), Ordering::AcqRel);
         }
+    }
+
+    /// Numbers a conversion.
+    pub(crate) fn next_conversion(&self) -> u64 {
+        let mut numbers = self.lock();
+        numbers.conversions += 1;
+        numbers.conversions
     }
 
     /// Marks the claim lost, for good; the first reason stays.
@@ -116,15 +126,15 @@ impl Tenure {
     }
 
     /// Where the numbering stands; a resumed claim goes on from there.
-    pub(crate) fn order(&self) -> u64 {
+    pub(crate) fn numbers(&self) -> Numbers {
         *self.lock()
     }
 
-    pub(crate) fn resume_order(&self, order: u64) {
-        *self.lock() = order;
+    pub(crate) fn resume_numbers(&self, numbers: Numbers) {
+        *self.lock() = numbers;
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Numbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -179,9 +179,13 @@ impl LockState {
             BreakTarget::All => holders().chain(self.queue.iter()).collect(),
         };
         let known = |id: &ClaimId| self.holders.get(*id).or_else(|| self.waiters.get(*id));
-        let mut broken: Vec<ClaimInfo> =
-            named.iter().filter_map(known).map(|entry| self.info(entry, now)).collect();
-        broken.sort_by_key(|info| (info.token.is_none(), info.token));
+        let mut entries: Vec<&Entry> = named.iter().filter_map(known).collect();
+        // Holders by token, then waiters in the order of service.
+        entries.sort_by_key(|entry| match entry.standing {
+            Standing::Granted(fence) => (None, Some(fence.token)),
+            Standing::Queued(place) => (Some(place), None),
+        });
+        let broken = entries.into_iter().map(|entry| self.info(entry, now)).collect();
         for id in named {
             self.end(id, Ending::Broken, now, effects);
         }

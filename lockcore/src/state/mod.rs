@@ -31,7 +31,7 @@ use crate::lease::Lease;
 use crate::mode::{Mode, admits};
 use crate::token::{Fence, FencingToken};
 
-/// What a command did to claims other than the one that it is about: whom to tell.
+/// What a command did to claims other than the one that it is about, whom to tell; that one may be among them.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// A waiting claim, or a waiting upgrade, was granted. Its lease did not change.

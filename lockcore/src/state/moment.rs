@@ -22,8 +22,8 @@ impl Moment {
     /// The moment `duration` later, rounded up to a microsecond.
     #[must_use]
     pub fn after(self, duration: Duration) -> Moment {
-        let micros = duration.as_nanos().div_ceil(1000);
-        Moment(self.0.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX)))
+        let micros = u64::from(duration.subsec_nanos().div_ceil(1000));
+        Moment(self.0.saturating_add(duration.as_secs().saturating_mul(1_000_000)).saturating_add(micros))
     }
 
     /// How long since `earlier`; zero when that lies ahead.

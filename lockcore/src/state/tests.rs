@@ -378,12 +378,17 @@ fn inspecting_shows_who_holds_and_waits() {
 #[test]
 fn a_crowd_is_served_by_the_same_rules() {
     let owner = |id: u128| if id.is_multiple_of(2) { "even" } else { "odd" };
-    let crowd =
-        (1..=100).map(|id| of(owner(id), claim(id, if id > 50 { Mode::Exclusive } else { at_most(50) })));
-    let mut lock = Scene::with(crowd);
-    assert_eq!((lock.snapshot().holders.len(), lock.snapshot().waiters.len()), (50, 50));
+    let mode = |id| match id {
+        1 => at_most(40),
+        2..=50 => at_most(50),
+        _ => Mode::Exclusive,
+    };
+    let mut lock = Scene::with((1..=100).map(|id| of(owner(id), claim(id, mode(id)))));
+    assert_eq!((lock.snapshot().holders.len(), lock.snapshot().waiters.len()), (40, 60));
+    lock.release(1);
+    assert_eq!(lock.snapshot().holders.len(), 49, "only the smallest bound left");
     let smallest = lock.fence(2).0;
-    assert_eq!(lock.broken(&BreakTarget::Owner("odd".into())).len(), 50);
+    assert_eq!(lock.broken(&BreakTarget::Owner("odd".into())).len(), 49);
     lock.renew(2, 1, 1).unwrap();
     assert!(lock.broken(&BreakTarget::Token(FencingToken::new(smallest).unwrap())) == [2]);
     for id in (4..=50).step_by(2) {

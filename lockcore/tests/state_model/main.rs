@@ -322,7 +322,7 @@ proptest! {
     /// More than 32 hold, and more than 32 wait: both rosters keep an index.
     #[test]
     fn a_crowd_behaves_as_the_model(
-        readers in prop::collection::vec(prop_oneof![Just(Mode::Shared), (60..90_u32).prop_map(at_most)], 45),
+        readers in prop::collection::vec(prop_oneof![Just(Mode::Shared), (36..50_u32).prop_map(at_most)], 45),
         others in prop::collection::vec(modes(2..50), 45),
         owners in prop::collection::vec((prop::option::weighted(0.3, 0..2_usize), prop::bool::weighted(0.1)), 90),
         commands in prop::collection::vec(commands(90), 1..150),
