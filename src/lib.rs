@@ -24,3 +24,7 @@ pub use lock_memory as memory;
 pub use lock_redis as redis;
 
 pub use self::connect::connect;
+
+#[cfg(all(doctest, feature = "memory"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
