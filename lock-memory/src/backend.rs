@@ -69,6 +69,9 @@ impl LockBackend for MemoryBackend {
         }
         let attempt =
             self.server.apply(claim.key(), |state, now, effects| state.acquire(now, &claim, queue, effects));
+        if let (Some(faults), Attempt::Busy | Attempt::Gone) = (&self.faults, attempt) {
+            faults.released(claim.id());
+        }
         self.after()?;
         Ok(attempt)
     }
@@ -146,9 +149,10 @@ impl MemoryBackend {
     fn renew_one(&self, renewal: &Renewal) -> Result<Lease> {
         let Renewal { claim, ttl, order } = renewal;
         let ttl = (*ttl).max(MIN_TTL);
-        let lease = self
-            .server
-            .apply(claim.key(), |state, now, effects| state.renew(now, claim.id(), ttl, *order, effects));
+        let lease = self.server.apply(claim.key(), |state, now, effects| {
+            state.adopt(claim);
+            state.renew(now, claim.id(), ttl, *order, effects)
+        });
         self.after()?;
         lease.map_err(refused)
     }

@@ -162,6 +162,7 @@ impl Locks {
         if self.states.len() < self.states.capacity() {
             return;
         }
+        let capacity = self.states.capacity();
         let last_token = &mut self.last_token;
         self.states.retain(|_, state| {
             state.expire(now, effects);
@@ -171,6 +172,10 @@ impl Locks {
             }
             keep
         });
+        // Most are in use: without more room than for one key the next ones would search them all again.
+        if self.states.len() > capacity / 2 {
+            self.states.reserve(capacity);
+        }
     }
 }
 
@@ -194,9 +199,20 @@ impl Inner {
 
     /// The keys of one shard under a prefix.
     pub(crate) fn keys(&self, shard: usize, prefix: &KeyPrefix) -> Option<Vec<Key>> {
-        let locks = self.shards.get(shard)?.lock();
-        let in_use = locks.states.iter().filter(|(key, state)| prefix.begins(key) && state.is_in_use());
-        Some(in_use.map(|(key, _)| key.clone()).collect())
+        let mut effects = Vec::new();
+        let mut locks = self.shards.get(shard)?.lock();
+        let now = self.now();
+        let in_use = locks.states.iter_mut().filter_map(|(key, state)| {
+            if !prefix.begins(key) {
+                return None;
+            }
+            state.expire(now, &mut effects);
+            state.is_in_use().then(|| key.clone())
+        });
+        let keys = in_use.collect();
+        drop(locks);
+        self.deliver(effects);
+        Some(keys)
     }
 
     pub(crate) fn mute(&self, ids: &[ClaimId], muted: bool) {

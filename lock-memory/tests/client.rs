@@ -195,6 +195,18 @@ async fn a_detached_claim_is_resumed() {
     assert_eq!(b.resume(&detached).await.unwrap_err().kind(), ErrorKind::Lost);
 }
 
+/// S15: a resumed claim is told of its end, not the handle that it came from.
+#[tokio::test(start_paused = true)]
+async fn a_resumed_claim_is_told_of_a_break() {
+    let server = MemoryServer::new();
+    let (a, b) = (LockClient::new(server.client()), LockClient::new(server.client()));
+    let detached = a.lock("k").unwrap().exclusive().acquire().await.unwrap().detach().unwrap();
+    let resumed = b.resume(&detached).await.unwrap();
+    a.lock("k").unwrap().break_claims(BreakTarget::All).await.unwrap();
+    assert!(!resumed.is_held());
+    assert_eq!(resumed.lost().await, Loss::Broken);
+}
+
 /// `run` drops its work when the lock is lost, and lets go when it is done.
 #[tokio::test(start_paused = true)]
 async fn run_cancels_on_loss() {

@@ -20,7 +20,7 @@ use crate::lock::Lock;
 use crate::reaper::Reaper;
 use crate::registry::Registry;
 use crate::renewal::Renewer;
-use crate::request::bounded;
+use crate::request::{Request, answer, bounded};
 use crate::tenure::Loss;
 
 /// The lease of a claim unless it says otherwise.
@@ -115,7 +115,8 @@ impl LockClientBuilder {
         let capabilities = backend.capabilities();
         let own_clock = capabilities.clock == LeaseClock::Own;
         let allowance = match capabilities.clock {
-            LeaseClock::Own => Allowance { drift_divisor: 0, margin: Duration::ZERO },
+            // One clock; only what the server rounds by.
+            LeaseClock::Own => Allowance { drift_divisor: 0, margin: capabilities.ttl_step },
             LeaseClock::ServerWall | LeaseClock::ServerMonotonic => {
                 Allowance { drift_divisor: 100, margin: Duration::from_millis(2) }
             }
@@ -187,8 +188,10 @@ impl LockClient {
 
     /// Takes up a claim that [`LockGuard::detach`] let out, in this process or another. Its lease is renewed first.
     ///
+    /// Take it up once: two guards of one claim are one holder to the server, and do not keep each other out.
+    ///
     /// # Errors
-    /// `Lost` when it is not held any more.
+    /// `Lost` when it is not held any more, or what keeps the server from answering; the claim then stays detached.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the claim detached; its lease may have been renewed once.
@@ -220,10 +223,12 @@ impl LockClient {
         let answers = inner.backend.clone().release(held.into_iter().map(release).collect());
         let all = Box::pin(async { answers.await.into_iter().try_for_each(|answer| answer.map(|_| ())) });
         let let_go: Result<()> = bounded(all, limit).await;
-        let drained = tokio::time::timeout(limit, inner.reaper.drain()).await;
+        let reaper = inner.reaper.clone();
+        let drained =
+            answer(&mut (Box::pin(async move { reaper.drain().await }) as Request<()>), limit).await;
         let closed = bounded(inner.backend.clone().close(), limit).await;
         let_go.and(closed).map_err(|error| inner.at(error, "close", None))?;
-        drained.map_err(|_| {
+        drained.ok_or_else(|| {
             let error = Error::new(
                 ErrorKind::Indeterminate,
                 "some claims could not be released; their leases run out",

@@ -73,7 +73,7 @@ const SLACK_NANOS: u64 = 1_000_000;
 
 impl Clock {
     pub(crate) fn new(counts_sleep: bool) -> Clock {
-        let (start, asleep_at_start) = (Instant::now(), suspended_nanos());
+        let (start, asleep_at_start) = (Instant::now(), surely_suspended_nanos());
         Clock { start, counts_sleep, asleep_at_start, asleep: AtomicU64::new(0) }
     }
 
@@ -85,6 +85,7 @@ impl Clock {
         let asleep = suspended_nanos().saturating_sub(self.asleep_at_start);
         let known = self.asleep.load(Ordering::Relaxed);
         if asleep > known + SLACK_NANOS {
+            let asleep = surely_suspended_nanos().saturating_sub(self.asleep_at_start);
             self.asleep.fetch_max(asleep, Ordering::Relaxed);
         }
         self.coarse()
@@ -100,9 +101,19 @@ impl Clock {
     pub(crate) fn timer(&self, at: LocalTime) -> Instant {
         // About 30 years: what tokio itself takes for "far in the future".
         const FAR: u64 = 30 * 365 * 24 * 3600 * 1_000_000_000;
-        let from_start = at.0.saturating_sub(self.asleep.load(Ordering::Relaxed)).min(FAR);
+        let mut from_start = at.0.saturating_sub(self.asleep.load(Ordering::Relaxed));
+        if from_start > FAR {
+            // Far from now: a timer that is far from the start may be past, and would fire again and again.
+            from_start = from_start.min(nanos(self.start.elapsed()).saturating_add(FAR));
+        }
         self.start + Duration::from_nanos(from_start)
     }
+}
+
+/// A process that is stopped between the two readings takes that for sleep, and would not see as much real sleep later;
+/// of three, the smallest was stopped least.
+fn surely_suspended_nanos() -> u64 {
+    (0..3).map(|_| suspended_nanos()).min().unwrap_or(0)
 }
 
 fn suspended_nanos() -> u64 {

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{LockGuard, LockMode};
 use crate::held::Held;
 use crate::mode::Mode;
+use crate::pursuit::ask_again;
 use crate::renewal::lose;
 use crate::request::bounded;
 use crate::retry::Retry;
@@ -106,7 +107,8 @@ async fn try_convert(held: &mut Held, to: Mode, wait: Option<Duration>) -> Resul
     let end = wait.map_or(LocalTime::NEVER, |wait| client.clock.now().plus(wait));
     let order = held.claim.tenure.next_conversion();
     let mut in_doubt = false;
-    let mut retry = if wait.is_some() { Retry::within_budget() } else { Retry::few_times() };
+    let new_retry = || if wait.is_some() { Retry::within_budget() } else { Retry::few_times() };
+    let mut retry = new_retry();
     // A lease that its user renews by hand is renewed here while the user cannot.
     let renewing = Renewing::start(held);
     loop {
@@ -123,8 +125,8 @@ async fn try_convert(held: &mut Held, to: Mode, wait: Option<Duration>) -> Resul
                 return Ok(());
             }
             Ok(Attempt::Queued(queued)) => {
-                let recheck = queued.recheck.unwrap_or(queued.left).min(queued.left / 3);
-                match wait_for_grant(renewing.0, asked.plus(recheck).min(end)).await {
+                retry = new_retry();
+                match wait_for_grant(renewing.0, ask_again(queued, asked).min(end)).await {
                     Some(fence) => {
                         renewing.0.fence = fence;
                         renewing.0.mode = to;
@@ -135,6 +137,7 @@ async fn try_convert(held: &mut Held, to: Mode, wait: Option<Duration>) -> Resul
                 }
             }
             Ok(Attempt::Busy | Attempt::Gone) => {
+                lose(renewing.0.claim(), Loss::Unknown);
                 return Err(Error::new(ErrorKind::Lost, Loss::Unknown.to_string()));
             }
             Err(error) if error.kind() == ErrorKind::Lost => {
@@ -169,10 +172,11 @@ async fn wait_for_grant(held: &Held, until: LocalTime) -> Option<Fence> {
     loop {
         let woken = bell.woken();
         let mail = bell.take();
-        if let Some(fence) = mail.granted {
+        // Late news of an earlier grant must not pass for the upgrade's, which brings a larger token.
+        if let Some(fence) = mail.granted.filter(|fence| fence.token > held.fence.token) {
             return Some(fence);
         }
-        if mail.look || held.loss().is_some() {
+        if mail.granted.is_some() || mail.look || held.loss().is_some() {
             return None;
         }
         let deadline = held.claim.deadline();
@@ -243,6 +247,9 @@ impl Drop for Renewing<'_> {
 
 fn set_due(held: &Held, due: LocalTime) {
     if let Some(slot) = held.slot {
-        held.lock.client.registry.update(slot, &held.claim, |entry| entry.due = due);
+        held.lock.client.registry.update(slot, &held.claim, |entry| {
+            entry.renewing = due != LocalTime::NEVER;
+            entry.due = due;
+        });
     }
 }

@@ -79,7 +79,7 @@ pub(crate) async fn resume(client: &LockClient, detached: &DetachedClaim) -> Res
         claim.mark_unanswered();
     }
     let claim = Arc::new(claim);
-    let sent = inner.clock.coarse();
+    let sent = inner.clock.now();
     let order = claim.tenure.ask(sent, detached.ttl, inner.allowance);
     let renewal = crate::backend::Renewal { claim: claim.clone(), ttl: detached.ttl, order };
     let renew = inner.backend.clone().renew(vec![renewal]);
@@ -101,6 +101,8 @@ pub(crate) async fn resume(client: &LockClient, detached: &DetachedClaim) -> Res
         automatic: true,
         slot: Some(slot),
     };
+    // Looked at after the claim is where `close` finds it: one of the two sees the other.
+    inner.ready().map_err(|error| held.at("resume", error))?;
     match held.loss() {
         Some(loss) => Err(held.lost_error("resume", loss)),
         None => Ok(LockGuard::new(held)),

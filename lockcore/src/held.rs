@@ -76,11 +76,15 @@ impl Held {
         check_ttl(ttl).map_err(|error| self.at("renew", error))?;
         let ttl = ttl.max(client.capabilities.min_ttl);
         self.ttl = ttl;
-        if let Some(slot) = self.slot {
-            client.registry.update(slot, &self.claim, |entry| entry.ttl = ttl);
-        }
         let sent = client.clock.coarse();
         let order = self.claim.tenure.ask(sent, ttl, client.allowance);
+        if let Some(slot) = self.slot {
+            // A shorter lease is renewed sooner, answered or not.
+            client.registry.update(slot, &self.claim, |entry| {
+                entry.ttl = ttl;
+                entry.plan(sent.renewal_due(ttl));
+            });
+        }
         let renewal = Renewal { claim: self.claim.clone(), ttl, order };
         let mut request = client.backend.clone().renew(vec![renewal]);
         let limit = client.settings.request_timeout;
@@ -93,7 +97,7 @@ impl Held {
             Some(Err(error)) => return Err(self.at("renew", error)),
             None => return Err(self.at("renew", unanswered(limit))),
         };
-        self.claim.tenure.answered(order, client.allowance.deadline(sent, lease.left));
+        self.claim.tenure.answered(order, client.allowance.deadline(sent, lease.left), client.clock.now());
         match self.loss() {
             Some(loss) => Err(self.lost_error("renew", loss)),
             None => Ok(()),
@@ -116,9 +120,9 @@ impl Held {
         self.slot.take().is_some_and(|slot| self.lock.client.registry.remove(slot).is_some())
     }
 
-    /// Registers the claim as the renewal task must see it.
+    /// Registers the claim as the renewal task must see it; without a due moment it is not renewed.
     pub(crate) fn entry(claim: Arc<Claim>, due: LocalTime, ttl: Duration, hold_until: LocalTime) -> Entry {
-        Entry { claim, due, in_flight: false, ttl, hold_until }
+        Entry { claim, renewing: due != LocalTime::NEVER, due, in_flight: false, ttl, hold_until }
     }
 }
 
@@ -126,7 +130,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         // What `close` ended it has released too.
         if self.unregister() && self.loss() != Some(Loss::Closed) {
-            self.lock.client.reaper.let_go(self.claim.clone(), None);
+            self.lock.client.reaper.let_go(self.claim.clone());
         }
     }
 }
@@ -173,7 +177,7 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         if !self.done {
-            self.held.lock.client.reaper.let_go(self.held.claim.clone(), None);
+            self.held.lock.client.reaper.let_go(self.held.claim.clone());
         }
     }
 }

@@ -30,6 +30,7 @@ mod retry;
 pub mod state;
 mod tenure;
 mod token;
+mod wanted;
 
 pub use self::acquire::{Acquire, Renew};
 pub use self::backend::{

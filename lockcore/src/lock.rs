@@ -104,7 +104,7 @@ impl Lock {
     /// # Cancel safety
     /// As [`Acquire::acquire`].
     pub async fn wait_free(&self, mode: Mode, wait: Duration) -> Result<bool> {
-        crate::acquire::wait_free(&self.0, mode, wait).await
+        crate::wanted::wait_free(&self.0, mode, wait).await
     }
 }
 

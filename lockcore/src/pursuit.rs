@@ -85,21 +85,19 @@ impl Pursuit {
             let entry = Held::entry(self.claim.clone(), never, self.claim.ttl(), never);
             self.slot = Some(client.registry.insert(entry));
         }
-        // Asking again is the waiter's heartbeat, and the slow poll behind lost messages.
-        let heartbeat = asked.plus(queued.left / 3);
-        let recheck = queued.recheck.map_or(LocalTime::NEVER, |recheck| asked.plus(recheck));
-        let ask_again = heartbeat.min(recheck);
+        let ask_again = ask_again(queued, asked);
         loop {
             let woken = self.claim.bell().woken();
             let mail = self.claim.bell().take();
             if client.is_closed() {
                 return Woken::AskAgain;
             }
-            if let Some(fence) = mail.granted {
-                return Woken::Granted(fence);
-            }
+            // A claim may have been granted and ended since; the end is final.
             if let Some(ending) = mail.ended {
                 return Woken::Ended(ending);
+            }
+            if let Some(fence) = mail.granted {
+                return Woken::Granted(fence);
             }
             if mail.look {
                 return Woken::AskAgain;
@@ -133,14 +131,14 @@ impl Pursuit {
         }
     }
 
-    /// Gives the claim up for a new one with a new id, at the tail of the queue.
+    /// Gives the claim up for a new one with a new id, at the tail of the queue. It takes nothing over: that was done when
+    /// the old one joined, and whoever has taken over from that one since must not be evicted.
     pub(crate) fn renew_id(&mut self) {
         let old = self.claim.clone();
         let claim = Claim::new(old.key().clone(), old.mode(), old.ttl())
             .with_owner(old.owner().cloned())
             .with_note(old.note().cloned())
-            .with_waiter_ttl(old.waiter_ttl())
-            .taking_over(old.take_over());
+            .with_waiter_ttl(old.waiter_ttl());
         let next = Pursuit::new(self.lock.clone(), claim);
         // Dropping the old pursuit lets go of whatever the server still knows of it.
         *self = next;
@@ -154,6 +152,7 @@ impl Pursuit {
         let slot = match self.slot.take() {
             Some(slot) => {
                 registry.update(slot, &self.claim, |entry| {
+                    entry.renewing = plan.automatic;
                     entry.due = due;
                     entry.hold_until = plan.hold_until;
                 });
@@ -180,6 +179,15 @@ impl Pursuit {
     }
 }
 
+/// When to ask again for what is queued: the waiter's heartbeat, the slow poll behind lost messages, and the end of a
+/// lease that is in the way.
+pub(crate) fn ask_again(queued: Queued, asked: LocalTime) -> LocalTime {
+    // Even if the server says "now" again and again.
+    const SHORTEST: Duration = Duration::from_millis(1);
+    let heartbeat = queued.left / 3;
+    asked.plus(queued.recheck.map_or(heartbeat, |recheck| recheck.min(heartbeat)).max(SHORTEST))
+}
+
 /// How a held claim is renewed.
 pub(crate) struct HoldPlan {
     pub(crate) automatic: bool,
@@ -192,9 +200,11 @@ impl Drop for Pursuit {
         if let Some(slot) = self.slot.take() {
             self.lock.client.registry.remove(slot);
         }
-        let under_way = self.under_way.take();
-        if self.known || under_way.is_some() {
-            self.lock.client.reaper.let_go(self.claim.clone(), under_way);
+        let reaper = &self.lock.client.reaper;
+        match self.under_way.take() {
+            Some(request) => reaper.finish_first(self.claim.clone(), request, self.known),
+            None if self.known => reaper.let_go(self.claim.clone()),
+            None => {}
         }
     }
 }

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::backend::{Attempt, LockBackend, Release, Released};
+use crate::capability::LeaseClock;
 use crate::claim::Claim;
 use crate::error::{ErrorKind, Result};
 use crate::request::{Request, answer};
@@ -19,6 +21,8 @@ use crate::retry::Retry;
 pub(crate) struct Job {
     claim: Arc<Claim>,
     under_way: Option<Request<Result<Attempt>>>,
+    /// Whether the server may know the claim from before that acquire.
+    known: bool,
     /// A release that was begun already.
     begun: Option<Request<Vec<Result<Released>>>>,
 }
@@ -33,6 +37,8 @@ impl std::fmt::Debug for Job {
 #[derive(Debug)]
 pub(crate) struct Reaper {
     backend: Arc<dyn LockBackend>,
+    /// Whether a request may need timers or sockets, which a drop outside of a runtime does not have.
+    needs_runtime: bool,
     request_timeout: Duration,
     jobs: Mutex<VecDeque<Job>>,
     unfinished: AtomicUsize,
@@ -47,8 +53,10 @@ impl Reaper {
         request_timeout: Duration,
         ended: Arc<AtomicBool>,
     ) -> Reaper {
+        let needs_runtime = backend.capabilities().clock != LeaseClock::Own;
         Reaper {
             backend,
+            needs_runtime,
             request_timeout,
             jobs: Mutex::default(),
             unfinished: AtomicUsize::new(0),
@@ -59,19 +67,26 @@ impl Reaper {
     }
 
     /// Lets go of a claim, at once if the backend answers at once, else in the background. Never blocks; safe in `drop`.
-    ///
-    /// An acquire that is under way is finished first: a release that overtook it on the wire would find nothing, and
-    /// the claim would be left behind.
-    pub(crate) fn let_go(&self, claim: Arc<Claim>, under_way: Option<Request<Result<Attempt>>>) {
-        let mut job = Job { claim, under_way, begun: None };
-        if job.under_way.is_none() {
-            let mut release = release_request(&self.backend, &job.claim);
+    pub(crate) fn let_go(&self, claim: Arc<Claim>) {
+        let mut begun = None;
+        if !self.needs_runtime || Handle::try_current().is_ok() {
+            let mut release = release_request(&self.backend, &claim);
             match release.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(answers) if answers.first().is_some_and(Result::is_ok) => return,
                 Poll::Ready(_) => {}
-                Poll::Pending => job.begun = Some(release),
+                Poll::Pending => begun = Some(release),
             }
         }
+        self.enqueue(Job { claim, under_way: None, known: true, begun });
+    }
+
+    /// Like [`let_go`](Reaper::let_go) for a claim of which an acquire is under way. That is finished first: a release
+    /// that overtook it on the wire would find nothing, and the claim would be left behind.
+    pub(crate) fn finish_first(&self, claim: Arc<Claim>, under_way: Request<Result<Attempt>>, known: bool) {
+        self.enqueue(Job { claim, under_way: Some(under_way), known, begun: None });
+    }
+
+    fn enqueue(&self, job: Job) {
         self.unfinished.fetch_add(1, Ordering::AcqRel);
         self.jobs().push_back(job);
         self.nudge.notify_one();
@@ -115,12 +130,16 @@ impl Reaper {
 
     /// Finishes the acquire, then releases, again and again until the server answers or the lease is surely over.
     async fn finish(&self, job: Job) {
-        let Job { claim, under_way, mut begun } = job;
+        let Job { claim, under_way, known, mut begun } = job;
         if let Some(mut acquire) = under_way {
             match answer(&mut acquire, self.request_timeout).await {
                 Some(Ok(Attempt::Busy | Attempt::Gone)) => return,
                 Some(Ok(Attempt::Granted(_) | Attempt::Queued(_))) => {}
-                Some(Err(error)) if !error.may_have_happened() && claim.is_answered() => return,
+                Some(Err(error)) if !error.may_have_happened() => {
+                    if !known {
+                        return;
+                    }
+                }
                 Some(Err(_)) | None => claim.mark_unanswered(),
             }
         }

@@ -16,7 +16,9 @@ const SLABS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) claim: Arc<Claim>,
-    /// When the next renewal is due; [`LocalTime::NEVER`] for waiters and for holders that renew by hand.
+    /// Whether the client renews it: not for waiters, nor for holders that renew by hand.
+    pub(crate) renewing: bool,
+    /// When the next renewal is due; [`LocalTime::NEVER`] for none.
     pub(crate) due: LocalTime,
     /// A renewal is under way; its answer sets the next due moment.
     pub(crate) in_flight: bool,
@@ -24,6 +26,15 @@ pub(crate) struct Entry {
     pub(crate) ttl: Duration,
     /// No renewal reaches beyond this moment.
     pub(crate) hold_until: LocalTime,
+}
+
+impl Entry {
+    /// Plans a renewal, unless a sooner one is planned already, or the claim is not renewed any more.
+    pub(crate) fn plan(&mut self, due: LocalTime) {
+        if self.renewing {
+            self.due = self.due.min(due);
+        }
+    }
 }
 
 /// Where an entry lies.
@@ -139,7 +150,7 @@ impl Registry {
         let earliest = self.scan(|_, entry| {
             if entry.in_flight {
                 entry.in_flight = false;
-                entry.due = now;
+                entry.plan(now);
             }
         });
         self.plan(earliest);

@@ -61,11 +61,16 @@ impl Renewer {
         }
         let horizon = now.plus(GATHER);
         let mut batches: Vec<Vec<(Slot, Renewal)>> = Vec::new();
+        let mut lost = Vec::new();
         let earliest = self.registry.scan(|slot, entry| {
             if entry.due > horizon {
                 return;
             }
             entry.due = LocalTime::NEVER;
+            if entry.claim.tenure.loss(now).is_some() {
+                lost.push(entry.claim.clone());
+                return;
+            }
             let Some(renewal) = self.renewal(entry, now) else { return };
             entry.in_flight = true;
             match batches.last_mut().filter(|batch| batch.len() < BATCH) {
@@ -74,19 +79,20 @@ impl Renewer {
             }
         });
         self.registry.plan_quietly(earliest);
+        // Outside of the slabs' mutexes: whoever is woken may come back to them.
+        for claim in lost {
+            claim.bell().wake();
+        }
         batches
     }
 
-    /// The renewal that an entry needs now; none for a claim that is lost, or held as long as it may be.
+    /// The renewal that an entry needs now; none for a claim that is held as long as it may be.
     fn renewal(&self, entry: &Entry, now: LocalTime) -> Option<Renewal> {
-        if entry.claim.tenure.loss(now).is_some() {
-            entry.claim.bell().wake();
+        let hold_on = entry.hold_until.remaining(now);
+        if self.allowance.deadline(now, hold_on) <= entry.claim.deadline() {
             return None;
         }
-        let ttl = entry.ttl.min(entry.hold_until.remaining(now));
-        if now.plus(ttl) <= entry.claim.deadline() {
-            return None;
-        }
+        let ttl = entry.ttl.min(hold_on);
         Some(Renewal {
             claim: entry.claim.clone(),
             ttl,
@@ -98,8 +104,10 @@ impl Renewer {
         // Taken before the request goes out: the lease counts from here.
         let sent = self.clock.coarse();
         let renewals: Vec<Renewal> = batch.iter().map(|(_, renewal)| renewal.clone()).collect();
+        // A request that hangs must leave time for another one before the shortest of the leases is over.
+        let shortest = renewals.iter().map(|renewal| renewal.ttl).min().unwrap_or_default();
         let mut request = self.backend.clone().renew(renewals);
-        let answers = answer(&mut request, self.request_timeout).await;
+        let answers = answer(&mut request, self.request_timeout.min(shortest / 4)).await;
         let mut answers = answers.unwrap_or_default().into_iter();
         for (slot, renewal) in batch {
             self.settle(slot, &renewal, sent, answers.next());
@@ -111,7 +119,8 @@ impl Renewer {
         let claim = &renewal.claim;
         let due = match answer {
             Some(Ok(lease)) => {
-                claim.tenure.answered(renewal.order, self.allowance.deadline(sent, lease.left));
+                let deadline = self.allowance.deadline(sent, lease.left);
+                claim.tenure.answered(renewal.order, deadline, self.clock.now());
                 sent.renewal_due(lease.left)
             }
             Some(Err(error)) if error.kind() == ErrorKind::Lost => {
@@ -130,7 +139,7 @@ impl Renewer {
         };
         self.registry.update(slot, claim, |entry| {
             entry.in_flight = false;
-            entry.due = due;
+            entry.plan(due);
         });
     }
 }

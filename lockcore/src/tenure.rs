@@ -84,15 +84,18 @@ impl Tenure {
     /// Numbers a renewal to `ttl`. A shorter lease counts from now on, answered or not.
     pub(crate) fn ask(&self, sent: LocalTime, ttl: Duration, allowance: Allowance) -> u64 {
         let mut numbers = self.lock();
-        numbers.renewals += 1;
+        numbers.renewals = numbers.renewals.saturating_add(1);
         self.deadline.fetch_min(allowance.deadline(sent, ttl).as_nanos(), Ordering::AcqRel);
         numbers.renewals
     }
 
     /// Takes in the deadline that the answer to renewal `number` gives, unless a newer one is under way: then only what
-    /// makes it earlier counts.
-    pub(crate) fn answered(&self, number: u64, deadline: LocalTime) {
+    /// makes it earlier counts. An answer that comes after the deadline counts for nothing.
+    pub(crate) fn answered(&self, number: u64, deadline: LocalTime, now: LocalTime) {
         let numbers = self.lock();
+        if self.loss(now).is_some() {
+            return;
+        }
         if numbers.renewals == number {
             self.deadline.store(deadline.as_nanos(), Ordering::Release);
         } else {
@@ -103,7 +106,7 @@ impl Tenure {
     /// Numbers a conversion.
     pub(crate) fn next_conversion(&self) -> u64 {
         let mut numbers = self.lock();
-        numbers.conversions += 1;
+        numbers.conversions = numbers.conversions.saturating_add(1);
         numbers.conversions
     }
 

@@ -88,6 +88,13 @@ impl LockState {
         renewed.flatten().ok_or(Refusal::Lost)
     }
 
+    /// From now on effects on a holder are told to this handle of it: a claim that somebody resumed.
+    pub fn adopt(&mut self, claim: &Arc<Claim>) {
+        if self.holders.get(claim.id()).is_some_and(|entry| !Arc::ptr_eq(&entry.claim, claim)) {
+            self.holders.update(claim.id(), |entry| entry.claim = claim.clone());
+        }
+    }
+
     /// Converts a holder between exclusive and shared or permit; to the mode that it holds withdraws its upgrade.
     ///
     /// # Errors
