@@ -1,0 +1,136 @@
+//! Futures that are polled a number of times, and a backend whose requests need several polls.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use async_trait::async_trait;
+use lockcore::{
+    Attempt, BreakTarget, Capabilities, Claim, ClaimInfo, Conversion, Error, ErrorKind, Key, KeyPrefix,
+    Lease, LockBackend, Page, PageToken, Queue, Release, Released, Renewal, Result, Snapshot,
+};
+
+use crate::harness::Client;
+
+/// What became of a future that was polled a number of times.
+pub(crate) enum Polled<T> {
+    Done(T),
+    Dropped,
+}
+
+/// Polls `future` so many times, each time when it asks to be polled or when its own waker has nothing to say, and leaves it
+/// then: whoever owns it may go on, or drop it.
+pub(crate) async fn poll_times<F: Future + ?Sized>(
+    mut future: Pin<&mut F>,
+    times: usize,
+) -> Polled<F::Output> {
+    let mut polled = 0;
+    poll_fn(|context| {
+        if polled == times {
+            return Poll::Ready(Polled::Dropped);
+        }
+        polled += 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Polled::Done(output)),
+            Poll::Pending => {
+                // Not only when it is woken: a future that waits for a turn that never comes is dropped too.
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Passes everything on, and lets each request be pending before it is carried out and after.
+///
+/// A backend in this process answers at the first poll; behind this one there are points to be dropped at, as on a network:
+/// with the request not sent, with the answer not received, and for what joins or converts also on the way. That arrives
+/// although nobody waits for it any more, and everything else may overtake it.
+#[derive(Debug)]
+pub(crate) struct Pausing(Client);
+
+impl Pausing {
+    pub(crate) fn new(inner: Client) -> Arc<Pausing> {
+        Arc::new(Pausing(inner))
+    }
+}
+
+/// How often what is on the way is overtaken, at least.
+const TURNS_ON_THE_WAY: usize = 5;
+
+/// Sends a request that arrives whatever becomes of the one who sent it.
+async fn sent<T: Send + 'static>(request: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    turn().await;
+    let arrives = tokio::spawn(async move {
+        for _ in 0..TURNS_ON_THE_WAY {
+            turn().await;
+        }
+        request.await
+    });
+    let answer = arrives.await.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Indeterminate, "its runtime has ended").with_source(error))
+    });
+    turn().await;
+    answer
+}
+
+async fn turn() {
+    let mut pending = true;
+    poll_fn(|context| {
+        if std::mem::take(&mut pending) {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    })
+    .await;
+}
+
+async fn around<T>(request: impl Future<Output = T>) -> T {
+    turn().await;
+    let answer = request.await;
+    turn().await;
+    answer
+}
+
+#[async_trait]
+impl LockBackend for Pausing {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {
+        sent(self.0.clone().acquire(claim, queue)).await
+    }
+
+    async fn renew(self: Arc<Self>, renewals: Vec<Renewal>) -> Vec<Result<Lease>> {
+        around(self.0.clone().renew(renewals)).await
+    }
+
+    async fn convert(self: Arc<Self>, conversion: Conversion) -> Result<Attempt> {
+        sent(self.0.clone().convert(conversion)).await
+    }
+
+    async fn release(self: Arc<Self>, releases: Vec<Release>) -> Vec<Result<Released>> {
+        around(self.0.clone().release(releases)).await
+    }
+
+    async fn break_claims(self: Arc<Self>, key: Key, target: BreakTarget) -> Result<Vec<ClaimInfo>> {
+        around(self.0.clone().break_claims(key, target)).await
+    }
+
+    async fn inspect(self: Arc<Self>, key: Key) -> Result<Snapshot> {
+        around(self.0.clone().inspect(key)).await
+    }
+
+    async fn list(self: Arc<Self>, prefix: KeyPrefix, page: PageToken) -> Result<Page> {
+        around(self.0.clone().list(prefix, page)).await
+    }
+
+    async fn close(self: Arc<Self>) -> Result<()> {
+        around(self.0.clone().close()).await
+    }
+}

@@ -1,0 +1,150 @@
+//! What a client believes of its lease is never more than what the server knows.
+
+use std::time::Duration;
+
+use lockcore::{Lock, LockGuard, LockMode, Renew};
+use tokio::time::Instant;
+
+use crate::delaying::Delaying;
+use crate::outcome::{Outcome, Stop, ensure};
+use crate::scene::{LONG, Scene, granted};
+
+/// The guard's own deadline must not lie behind the server's.
+async fn not_beyond<M: LockMode>(scene: &Scene, guard: &LockGuard<M>, lock: &Lock, when: &str) -> Outcome {
+    let (remaining, start) = (guard.remaining(), Instant::now());
+    if remaining.is_zero() {
+        return Ok(());
+    }
+    let holders = lock.inspect().await?.holders;
+    let holder = holders.iter().find(|info| info.id == guard.claim_id());
+    let left = holder.map(|info| info.left).unwrap_or_default();
+    // The server's moment lies between the two looks at the own clock. Two clocks are not read more exactly than that.
+    let slack = start.elapsed() + if scene.timing.paused { Duration::ZERO } else { Duration::from_millis(1) };
+    ensure!(remaining <= left + slack, "{when}: the guard counts on {remaining:?}, the server on {left:?}");
+    Ok(())
+}
+
+/// In units: how long answers take.
+const SLOW: u32 = 2;
+
+pub(crate) async fn slow_answers(scene: &Scene) -> Outcome {
+    let observer = scene.lock("k").await?;
+    let backend = Delaying::new(scene.backend().await?, scene.units(SLOW));
+    let client = scene.builder(backend).waiter_ttl(scene.units(12)).request_timeout(scene.units(20)).build();
+    let lock = client.lock(scene.key("k"))?;
+    let ttl = scene.units(9);
+
+    let mut guard = lock.shared().ttl(ttl).renew(Renew::Manual).acquire().await?;
+    not_beyond(scene, &guard, &observer, "after an acquire").await?;
+    guard.renew().await?;
+    not_beyond(scene, &guard, &observer, "after a renewal").await?;
+    guard.renew_for(ttl / 2).await?;
+    not_beyond(scene, &guard, &observer, "after a renewal that made it shorter").await?;
+    guard.renew_for(ttl * 2).await?;
+    not_beyond(scene, &guard, &observer, "after a renewal that made it longer").await?;
+    if scene.capabilities.convert {
+        let upgraded = guard.upgrade().await?;
+        not_beyond(scene, &upgraded, &observer, "after an upgrade").await?;
+        upgraded.release().await?;
+    } else {
+        guard.release().await?;
+    }
+
+    let detached = lock.exclusive().ttl(ttl).acquire().await?.detach()?;
+    let resumed = client.resume(&detached).await?;
+    not_beyond(scene, &resumed, &observer, "after a claim was resumed").await?;
+    for _ in 0..9 {
+        scene.sleep(1).await;
+        not_beyond(scene, &resumed, &observer, "while the client renews").await?;
+    }
+    resumed.release().await?;
+    scene.until_free(&observer).await
+}
+
+pub(crate) async fn slow_answers_at_handover(scene: &Scene) -> Outcome {
+    let observer = scene.lock("k").await?;
+    let waiter_ttl = scene.units(12);
+    for manual in [false, true] {
+        let backend = Delaying::new(scene.backend().await?, scene.units(SLOW));
+        let client = scene.builder(backend).waiter_ttl(waiter_ttl).request_timeout(scene.units(20)).build();
+        let lock = client.lock(scene.key("k"))?;
+        let first = observer.exclusive().acquire().await?;
+        let renew = if manual { Renew::Manual } else { Renew::Automatic };
+        let ttl = scene.units(LONG);
+        let waiting = tokio::spawn(lock.exclusive().ttl(ttl).renew(renew).acquire());
+        scene.until(&observer, 1, 1).await?;
+        scene.sleep(5).await;
+        first.release().await?;
+        let guard = scene.patiently("the hand-over", waiting).await???;
+        not_beyond(scene, &guard, &observer, "after a hand-over").await?;
+        if manual {
+            // Whoever renews by hand is given the whole ttl once.
+            let given = guard.remaining();
+            ensure!(given > ttl / 2, "{given:?} of {ttl:?} for who renews by hand");
+        }
+        for _ in 0..15 {
+            scene.sleep(1).await;
+            not_beyond(scene, &guard, &observer, "some time after a hand-over").await?;
+        }
+        guard.release().await?;
+        scene.until_free(&observer).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn held_until_the_successor(scene: &Scene) -> Outcome {
+    let [a, b] = scene.locks("k").await?;
+    let ttl = scene.units(4);
+    for _ in 0..3 {
+        let guard = a.exclusive().ttl(ttl).renew(Renew::Manual).acquire().await?;
+        let belief = guard.remaining();
+        ensure!(belief <= ttl, "{belief:?} of {ttl:?} left");
+        ensure!(belief > ttl / 2, "only {belief:?} of {ttl:?} left");
+        guard.ensure(belief / 2).map_err(Stop::failed)?;
+        ensure!(guard.ensure(ttl * 2).is_err(), "more than the whole lease is said to be left");
+        loop {
+            // The order matters: who looks first at itself and then at the server must not see both.
+            let held = guard.is_held();
+            let next = b.exclusive().try_acquire().await?;
+            if held && guard.is_held() {
+                ensure!(next.is_none(), "two believe to hold");
+            }
+            if let Some(next) = next {
+                ensure!(!guard.is_held(), "whose lease has run out believes to hold");
+                next.release().await?;
+                break;
+            }
+            scene.pause().await;
+        }
+    }
+    granted(a.exclusive().try_acquire().await?, "the lock after all that")?.release().await?;
+    Ok(())
+}
+
+pub(crate) async fn late_answer_revives_nobody(scene: &Scene) -> Outcome {
+    let observer = scene.lock("k").await?;
+    for looks in [true, false] {
+        let backend = Delaying::new(scene.backend().await?, Duration::ZERO);
+        let client = scene.builder(backend.clone()).request_timeout(scene.units(60)).build();
+        let lock = client.lock(scene.key("k"))?;
+        let ttl = scene.units(18);
+        let guard = lock.exclusive().ttl(ttl).acquire().await?;
+        // The first renewal is sent after a third of the lease, and answered after its end: too late to count, although
+        // the server has renewed it.
+        backend.slow_down(scene.units(14));
+        if looks {
+            scene.within(ttl + scene.promptly(), "the deadline", guard.lost()).await?;
+            ensure!(!guard.is_held(), "held after its deadline");
+        }
+        // The answer has come, and what it says the server still keeps.
+        scene.sleep(if looks { 3 } else { 21 }).await;
+        ensure!(
+            !guard.is_held(),
+            "an answer that came after the deadline revived a guard (looked at: {looks})"
+        );
+        backend.slow_down(Duration::ZERO);
+        drop(guard);
+        scene.until_free(&observer).await?;
+    }
+    Ok(())
+}
