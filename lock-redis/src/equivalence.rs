@@ -1,0 +1,282 @@
+//! Random commands on the scripts and on `LockState`, at the very same microseconds: every answer and every message must
+//! be the same.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockcore::state::{Effect, LockState, Moment, Refusal};
+use lockcore::{
+    Attempt, BreakTarget, Claim, ClaimInfo, Conversion, Ending, Key, Mode, Queue, Release, Renewal,
+};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, Value};
+use testbed::RedisServer;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::RedisBackend;
+use crate::link::Link;
+use crate::reply::{self, Answer, Line};
+use crate::request::Requests;
+use crate::scripts::Operation;
+
+/// What the server told, in the words of `LockState`.
+fn line_of(effect: &Effect) -> Line {
+    match effect {
+        Effect::Granted { claim, fence } => Line::Granted(claim.id(), *fence),
+        Effect::Ended { claim, ending: Ending::Expired } => Line::Expired(claim.id()),
+        Effect::Ended { claim, ending: Ending::Broken } => Line::Broken(claim.id()),
+        Effect::Ended { claim, ending: Ending::TakenOver } => Line::TakenOver(claim.id()),
+    }
+}
+
+struct Pair {
+    backend: Arc<RedisBackend>,
+    messages: UnboundedReceiver<Vec<u8>>,
+    _listener: MultiplexedConnection,
+    state: LockState,
+    key: Key,
+    random: fastrand::Rng,
+    /// 0 plays with everything alike, 1 mostly with readers, 2 mostly with writers: the paths that are made fast.
+    bias: u64,
+    claims: Vec<Arc<Claim>>,
+    log: Vec<String>,
+}
+
+impl Pair {
+    fn requests(&self) -> &Requests {
+        &self.backend.requests
+    }
+
+    fn link(&self) -> &Link {
+        &self.backend.link
+    }
+
+    /// What led to a failure.
+    fn last(&self) -> Vec<&String> {
+        self.log[..1].iter().chain(&self.log[self.log.len().saturating_sub(40).max(1)..]).collect()
+    }
+
+    fn header(&self) -> String {
+        self.requests().keys.header(&self.key)
+    }
+
+    async fn run(&self, operation: &Operation, command: &Cmd) -> redis::Value {
+        match self.link().run(operation, command, "test").await {
+            Ok(value) => value,
+            Err(trouble) => panic!("{trouble:?} after {:#?}", self.last()),
+        }
+    }
+
+    async fn answer(&self, operation: &Operation, command: &Cmd) -> (Answer, Moment) {
+        let (answer, now) = reply::answer(&self.run(operation, command).await).unwrap();
+        (answer, Moment::from_micros(now))
+    }
+
+    async fn list(&self, operation: &Operation, command: &Cmd) -> (Vec<ClaimInfo>, Moment) {
+        let (claims, now) = reply::claims(&self.run(operation, command).await).unwrap();
+        (claims, Moment::from_micros(now))
+    }
+
+    fn mode(&mut self) -> Mode {
+        match (self.bias, self.random.u32(0..10)) {
+            (1, 0..9) => return Mode::Shared,
+            (2, 0..9) => return Mode::Exclusive,
+            _ => {}
+        }
+        match self.random.u32(0..8) {
+            0..3 => Mode::Exclusive,
+            3..5 => Mode::Shared,
+            n => Mode::Permit { at_most: NonZeroU32::new(n - 3).unwrap() },
+        }
+    }
+
+    fn new_claim(&mut self) -> Arc<Claim> {
+        let mode = self.mode();
+        let ttl = Duration::from_micros(match self.random.u32(0..4) {
+            0 => self.random.u64(10_000..20_000),
+            1 => self.random.u64(20_000..400_000),
+            2 => 100 * 366 * 24 * 3600 * 1_000_000,
+            _ => 30_000_000,
+        });
+        let waiter_ttl = Duration::from_micros(self.random.u64(10_000..2_000_000));
+        let owner = ["", "", "a", "a\0", "ab"][self.random.usize(0..5)];
+        let owner: Option<Arc<str>> = (!owner.is_empty()).then(|| owner.into());
+        let note = [None, Some("".into()), Some("why {}".into())][self.random.usize(0..3)].clone();
+        let take_over = owner.is_some() && self.bias == 0 && self.random.bool();
+        let claim = Claim::new(self.key.clone(), mode, ttl)
+            .with_owner(owner)
+            .with_note(note)
+            .with_waiter_ttl(waiter_ttl)
+            .taking_over(take_over);
+        let claim = Arc::new(claim);
+        self.claims.push(claim.clone());
+        if self.claims.len() > 12 {
+            self.claims.remove(0);
+        }
+        claim
+    }
+
+    fn some_claim(&mut self) -> Arc<Claim> {
+        if self.claims.is_empty() {
+            return self.new_claim();
+        }
+        self.claims[self.random.usize(0..self.claims.len())].clone()
+    }
+
+    async fn step(&mut self) {
+        let mut effects = Vec::new();
+        match self.random.u32(0..100) {
+            0..40 => {
+                let claim = if self.random.u32(0..4) == 0 { self.some_claim() } else { self.new_claim() };
+                let queue = if self.random.u32(0..3) == 0 { Queue::Never } else { Queue::Join };
+                let operation = &self.backend.scripts.acquire;
+                let command = self.requests().acquire(operation, &self.header(), &claim, queue);
+                let (answer, now) = self.answer(operation, &command).await;
+                let expected = self.state.acquire(now, &claim, queue, &mut effects);
+                self.log.push(format!("{now:?} acquire {claim:?} {queue:?} -> {answer:?}"));
+                assert_eq!(answer.attempt().unwrap(), expected, "{:#?}", self.last());
+            }
+            40..52 => {
+                let claim = self.some_claim();
+                let ttl = Duration::from_micros(self.random.u64(10_000..3_000_000));
+                let renewal = Renewal { claim, ttl, order: self.random.u64(0..5) };
+                let operation = &self.backend.scripts.renew;
+                let command = self.requests().renew(operation, &self.header(), &renewal);
+                let (answer, now) = self.answer(operation, &command).await;
+                let expected = self.state.renew(now, renewal.claim.id(), ttl, renewal.order, &mut effects);
+                self.log.push(format!("{now:?} {renewal:?} -> {answer:?}"));
+                assert_eq!(answer.lease().ok(), expected.ok(), "{:#?}", self.last());
+            }
+            52..64 => {
+                let conversion =
+                    Conversion { claim: self.some_claim(), to: self.mode(), order: self.random.u64(0..5) };
+                let operation = &self.backend.scripts.convert;
+                let command = Requests::convert(operation, &self.header(), &conversion);
+                let (answer, now) = self.answer(operation, &command).await;
+                let id = conversion.claim.id();
+                let expected = self.state.convert(now, id, conversion.to, conversion.order, &mut effects);
+                self.log.push(format!("{now:?} {conversion:?} -> {answer:?}"));
+                let answer = match answer {
+                    Answer::Granted(lease) => Ok(Attempt::Granted(lease)),
+                    Answer::Queued(queued) => Ok(Attempt::Queued(queued)),
+                    Answer::WouldDeadlock => Err(Refusal::WouldDeadlock),
+                    Answer::Unsupported => Err(Refusal::Unsupported),
+                    Answer::Lost => Err(Refusal::Lost),
+                    Answer::Busy | Answer::Gone | Answer::Released | Answer::NotHeld => {
+                        panic!("no answer to a conversion: {answer:?}")
+                    }
+                };
+                assert_eq!(answer, expected, "{:#?}", self.last());
+            }
+            64..84 => {
+                let claim = self.some_claim();
+                let (answered, only_waiting) = (self.random.bool(), self.random.u32(0..5) == 0);
+                let release = Release { claim, answered, only_waiting };
+                let operation = &self.backend.scripts.release;
+                let command = Requests::release(operation, &self.header(), &release);
+                let (answer, now) = self.answer(operation, &command).await;
+                let id = release.claim.id();
+                let expected = self.state.release(now, id, answered, only_waiting, &mut effects);
+                self.log.push(format!("{now:?} {release:?} -> {answer:?}"));
+                assert_eq!(answer.released(), expected, "{:#?}", self.last());
+            }
+            84..91 => {
+                let target = match self.random.u32(0..6) {
+                    0 => BreakTarget::All,
+                    1 => BreakTarget::Holders,
+                    2 => BreakTarget::Owner(["a", "a\0", "ab"][self.random.usize(0..3)].into()),
+                    3 => match lockcore::FencingToken::new(self.state.last_token()) {
+                        Some(token) => BreakTarget::Token(token),
+                        None => BreakTarget::All,
+                    },
+                    _ => BreakTarget::Claim(self.some_claim().id()),
+                };
+                let operation = &self.backend.scripts.break_claims;
+                let command = Requests::break_claims(operation, &self.header(), &target);
+                let (answer, now) = self.list(operation, &command).await;
+                let expected = self.state.break_claims(now, &target, &mut effects);
+                self.log.push(format!("{now:?} {target:?} -> {answer:?}"));
+                assert_eq!(answer, expected, "{:#?}", self.last());
+            }
+            91..96 => {
+                let operation = &self.backend.scripts.inspect;
+                let (answer, now) = self.list(operation, &Requests::look(operation, &self.header())).await;
+                let expected = self.state.inspect(now, &mut effects);
+                self.log.push(format!("{now:?} inspect"));
+                assert_eq!(reply::snapshot(answer), expected, "{:#?}", self.last());
+            }
+            _ => tokio::time::sleep(Duration::from_micros(self.random.u64(0..30_000))).await,
+        }
+        self.compare_messages(&effects).await;
+    }
+
+    async fn compare_messages(&mut self, effects: &[Effect]) {
+        let mut expected: BTreeSet<String> = BTreeSet::new();
+        for effect in effects {
+            assert!(expected.insert(format!("{:?}", line_of(effect))), "{:#?}", self.last());
+        }
+        let mut told = BTreeSet::new();
+        while told.len() < expected.len() {
+            let message = tokio::time::timeout(Duration::from_secs(5), self.messages.recv()).await;
+            let Ok(Some(message)) = message else {
+                panic!("told {told:#?} of {expected:#?} after {:#?}", self.last())
+            };
+            for line in reply::lines(&message) {
+                assert!(told.insert(format!("{line:?}")), "{:#?}", self.last());
+            }
+        }
+        assert_eq!(told, expected, "{:#?}", self.last());
+    }
+}
+
+/// Everything that is published under the prefix.
+async fn listen(url: &str) -> (MultiplexedConnection, UnboundedReceiver<Vec<u8>>) {
+    let (sender, receiver) = unbounded_channel();
+    let config = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
+        if push.kind == PushKind::PMessage
+            && let Some(Value::BulkString(message)) = push.data.last()
+        {
+            sender.send(message.clone()).map_err(|_| ())?;
+        }
+        Ok::<(), ()>(())
+    });
+    let client = redis::Client::open(format!("{url}/?protocol=resp3")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+    connection.psubscribe("*news/*").await.unwrap();
+    (connection, receiver)
+}
+
+async fn play(server: &RedisServer, seed: u64, steps: usize) {
+    let (listener, messages) = listen(&server.url()).await;
+    let mut pair = Pair {
+        backend: RedisBackend::connect(&server.url()).await.unwrap(),
+        messages,
+        _listener: listener,
+        state: LockState::default(),
+        key: Key::new(format!("play {seed}")).unwrap(),
+        random: fastrand::Rng::with_seed(seed),
+        bias: seed % 3,
+        claims: Vec::new(),
+        log: vec![format!("seed {seed}")],
+    };
+    for _ in 0..steps {
+        pair.step().await;
+    }
+    pair.compare_messages(&[]).await;
+    assert!(pair.messages.is_empty(), "somebody was told something that nobody knows of: {:#?}", pair.last());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scripts_do_what_lock_state_does() {
+    let rounds = std::env::var("EQUIVALENCE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let seed = std::env::var("EQUIVALENCE_SEED")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    let server = RedisServer::start().unwrap();
+    for round in 0..rounds {
+        play(&server, seed.wrapping_add(round), 150).await;
+    }
+}
