@@ -45,13 +45,17 @@ async fn main() -> Result<()> {
     println!("\n— Shared: readers together, the writer alone.");
     let (one, two) = (lock.shared().acquire().await?, web.lock(key)?.shared().acquire().await?);
     println!("two readers, tokens {} and {}", one.token(), two.token());
-    println!("a writer that tries now gets {:?}", lock.exclusive().try_acquire().await?.map(|guard| guard.token()));
+    println!(
+        "a writer that tries now gets {:?}",
+        lock.exclusive().try_acquire().await?.map(|guard| guard.token())
+    );
     one.release().await?;
     two.release().await?;
 
     println!("\n— Expiry and fencing: a holder that the network has cut off.");
     let gate = FenceGate::new();
-    let stale = web.lock(key)?.exclusive().ttl(Duration::from_millis(300)).renew(Renew::Manual).acquire().await?;
+    let stale =
+        web.lock(key)?.exclusive().ttl(Duration::from_millis(300)).renew(Renew::Manual).acquire().await?;
     gate.enter(stale.fence()).map_err(rejected)?;
     println!("web-1 holds token {} and writes: accepted", stale.token());
     network.partition(true);

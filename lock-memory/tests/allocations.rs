@@ -1,5 +1,7 @@
 //! What an uncontended lock costs: the one figure of a benchmark that is the same on every machine.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 

@@ -1,5 +1,6 @@
 //! The chores of this repository: `cargo xtask <chore>`.
 
+mod bench;
 mod setup;
 mod test;
 
@@ -16,12 +17,15 @@ enum Chore {
     Setup,
     /// Do the set-up, then run the tests of every crate with every feature
     Test(test::Args),
+    /// Measure how fast it is, beside what the same server can do at best
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Chore::parse() {
         Chore::Setup => setup::run(),
         Chore::Test(args) => test::run(&args),
+        Chore::Bench(args) => bench::run(&args),
     };
     done.unwrap_or_else(|error: io::Error| {
         eprintln!("cargo xtask: {error}");
