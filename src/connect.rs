@@ -1,6 +1,8 @@
 //! From a URL to a client: the table of backends.
 
-use lockcore::{Error, ErrorKind, LockClient, Result};
+use std::sync::Arc;
+
+use lockcore::{Error, ErrorKind, LockBackend, LockClient, Result};
 
 /// Which feature each scheme needs.
 const SCHEMES: [(&str, &str); 3] = [("memory", "memory"), ("redis", "redis"), ("rediss", "redis")];
@@ -21,6 +23,18 @@ const SCHEMES: [(&str, &str); 3] = [("memory", "memory"), ("redis", "redis"), ("
 /// # Cancel safety
 /// Dropping the future closes what was opened.
 pub async fn connect(url: &str) -> Result<LockClient> {
+    Ok(LockClient::new(backend(url).await?))
+}
+
+/// Connects as [`connect`] does, for a client with other settings than the default ones
+/// ([`LockClient::builder`]).
+///
+/// # Errors
+/// As [`connect`].
+///
+/// # Cancel safety
+/// As [`connect`].
+pub async fn backend(url: &str) -> Result<Arc<dyn LockBackend>> {
     let Some((scheme, _)) = url.split_once(':') else {
         return Err(invalid(format!(
             "a backend is given as a URL such as redis://127.0.0.1, not as {url:?}"
@@ -28,9 +42,9 @@ pub async fn connect(url: &str) -> Result<LockClient> {
     };
     match scheme {
         #[cfg(feature = "memory")]
-        "memory" => Ok(LockClient::new(lock_memory::MemoryBackend::new())),
+        "memory" => Ok(lock_memory::MemoryBackend::new()),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" => Ok(LockClient::new(lock_redis::RedisBackend::connect(url).await?)),
+        "redis" | "rediss" => Ok(lock_redis::RedisBackend::connect(url).await?),
         other => Err(missing(other)),
     }
 }
@@ -47,4 +61,26 @@ fn missing(scheme: &str) -> Error {
 
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_backend_is_refused_with_what_to_do() {
+        for (url, kind, says) in [
+            ("", ErrorKind::InvalidArgument, "redis://127.0.0.1"),
+            ("127.0.0.1", ErrorKind::InvalidArgument, "redis://127.0.0.1"),
+            ("redsi://127.0.0.1", ErrorKind::InvalidArgument, "known are memory:, redis:"),
+            #[cfg(not(feature = "redis"))]
+            ("redis://127.0.0.1", ErrorKind::Unsupported, "built without `redis`: enable the feature"),
+            #[cfg(not(feature = "memory"))]
+            ("memory:", ErrorKind::Unsupported, "built without `memory`: enable the feature"),
+        ] {
+            let error = connect(url).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{url}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub use lock_memory as memory;
 #[cfg(feature = "redis")]
 pub use lock_redis as redis;
 
-pub use self::connect::connect;
+pub use self::connect::{backend, connect};
 
 #[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../README.md")]

@@ -36,7 +36,8 @@ impl<M: LockMode> Acquire<M> {
     }
 
     /// How long the lock survives its holder: the lease; 30 s by default, at least the backend's
-    /// [`min_ttl`](crate::Capabilities::min_ttl), at most 100 years.
+    /// [`min_ttl`](crate::Capabilities::min_ttl), at most 100 years. A lease that is kept alive should be many times as long
+    /// as the server takes to answer: it is renewed every third of it, and a renewal that hangs is given up after a quarter.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.what.ttl = ttl;
         self

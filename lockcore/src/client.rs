@@ -31,8 +31,9 @@ pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Locks on one server. Cheap to clone; all clones share one connection, one renewal task and one reaper.
 ///
-/// The two tasks start with the first acquire, on the runtime that it runs on. When that runtime ends, what is held is
-/// renewed no more, and the next acquire starts the tasks on its own runtime. Dropping the last clone, and the last
+/// The two tasks start with the first acquire, on the runtime that it runs on: leases are renewed only while that runtime
+/// is driven and its threads are not blocked. When it ends, what is held is renewed no more, and the next acquire starts
+/// the tasks on its own runtime. Dropping the last clone, and the last
 /// guard, ends them.
 ///
 /// # Examples

@@ -134,7 +134,22 @@ impl<M: LockMode> LockGuard<M> {
         Ok(())
     }
 
+    /// Whether and why it is lost at this moment.
+    #[must_use]
+    pub fn loss(&self) -> Option<Loss> {
+        self.held.loss()
+    }
+
+    /// The lease that renewals ask for.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.held.ttl
+    }
+
     /// Waits until the lock is lost, and says why. Any number of tasks may wait at once.
+    ///
+    /// Timers stand still while the machine is suspended: after that it may say so up to a third of the ttl late.
+    /// [`is_held`](LockGuard::is_held) is right at once.
     ///
     /// # Cancel safety
     /// Dropping the future has no effect.
