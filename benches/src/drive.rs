@@ -1,7 +1,8 @@
 //! Lets workers contend for a while, and sums up what they saw.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -82,26 +83,28 @@ pub(crate) fn run<C: Contender>(
 ) -> Result<Round> {
     let count = contenders.len();
     let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::new(AtomicU64::new(0));
     let start = Arc::new(Barrier::new(count + 1));
-    let plan = *plan;
+    let (plan, flag) = (*plan, stop.clone());
+    let (go, going) = mpsc::channel();
+    // A thread, and told to begin by whoever is last at the barrier: a runtime of one thread may have no turn for
+    // anybody else while a worker does not yield.
+    let timer = std::thread::spawn(move || {
+        let _begun = going.recv();
+        let (began, cpu) = (nanos(), cpu_nanos());
+        std::thread::sleep(plan.window);
+        flag.store(true, Ordering::Relaxed);
+        let ended = nanos();
+        (ended, seconds(began, ended), seconds(cpu, cpu_nanos()))
+    });
     runtime.block_on(async {
         let mut workers = Vec::with_capacity(count);
         for (index, (contender, spot)) in (0..).zip(contenders) {
             let key = Arc::as_ptr(&spot) as usize;
             let worker = Worker::new(index, spot, stop.clone(), plan.detail, plan.hold);
-            let task = tokio::spawn(work(contender, worker, plan.shared, start.clone()));
-            workers.push((key, task));
+            let gate = Gate { start: start.clone(), go: go.clone() };
+            workers.push((key, tokio::spawn(work(contender, worker, plan.shared, gate))));
         }
-        start.wait().await;
-        let (began, cpu) = (nanos(), cpu_nanos());
-        // A thread: a runtime of one thread has none for a timer while a worker does not yield.
-        let (flag, moment) = (stop.clone(), stopped.clone());
-        let timer = std::thread::spawn(move || {
-            std::thread::sleep(plan.window);
-            flag.store(true, Ordering::Relaxed);
-            moment.store(nanos(), Ordering::Release);
-        });
+        Gate { start, go }.pass().await;
         let mut sum = Sum::default();
         for (key, mut task) in workers {
             if let Ok(finished) = timeout(plan.window + DRAINED_WITHIN, &mut task).await {
@@ -112,22 +115,35 @@ pub(crate) fn run<C: Contender>(
                 sum.stuck += 1;
             }
         }
-        let (ended, cpu_seconds) = (nanos(), seconds(cpu, cpu_nanos()));
-        timer.join().map_err(|_| "the timer's thread panicked")?;
-        let stopped = stopped.load(Ordering::Acquire);
-        let drained_ms = seconds(stopped, ended) * 1e3;
-        Ok(sum.round(seconds(began, stopped), cpu_seconds, drained_ms))
+        let ended = nanos();
+        let (stopped, window, cpu_seconds) = timer.join().map_err(|_| "the timer's thread panicked")?;
+        Ok(sum.round(window, cpu_seconds, seconds(stopped, ended) * 1e3))
     })
+}
+
+/// Where the workers of a window wait for each other.
+struct Gate {
+    start: Arc<Barrier>,
+    go: mpsc::Sender<()>,
+}
+
+impl Gate {
+    async fn pass(self) {
+        if self.start.wait().await.is_leader() {
+            // The timer's thread waits for this.
+            let _told = self.go.send(());
+        }
+    }
 }
 
 async fn work<C: Contender>(
     mut contender: C,
     mut worker: Worker,
     shared: u8,
-    start: Arc<Barrier>,
+    gate: Gate,
 ) -> (Tally, Option<Failure>) {
     let mut random = fastrand::Rng::new();
-    start.wait().await;
+    gate.pass().await;
     while !worker.is_over() {
         let mode = match shared {
             0 => Mode::Exclusive,

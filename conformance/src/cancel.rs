@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::harness::{Harness, Seclusion};
 use crate::outcome::{Outcome, Stop, ensure};
-use crate::pausing::{Pausing, Polled, poll_times};
+use crate::pausing::{Pausing, poll_once};
 use crate::play::alone;
 use crate::scene::{PROMPTLY, Scene};
 
@@ -101,22 +101,33 @@ async fn once(harness: &Arc<dyn Harness>, case: &Case, polls: usize, slow: bool)
     let stage = Stage { scene: &scene, client, lock, other };
     let mut work = (case.begin)(&stage).await?;
     let mut finished = false;
-    for _ in 0..polls {
-        if let Polled::Done(()) = poll_times(work.as_mut(), 1).await {
+    for polled in 0..polls {
+        // Not after the last one: what it has sent is still on its way when the future is dropped.
+        if polled > 0 {
+            if slow {
+                scene.pause().await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+        if poll_once(work.as_mut()).await.is_ready() {
             finished = true;
             break;
         }
-        if slow {
-            scene.pause().await;
-        }
     }
     drop(work);
+    // What was on its way arrives, so that nothing is taken for free that is not reached yet.
+    scene.sleep(1).await;
     let bound = if case.lease { TTL + PROMPTLY } else { PROMPTLY };
     let let_go = async {
         // The request that was under way may arrive yet, and be let go of then: whoever asks gets its turn after it.
         loop {
-            match stage.other.exclusive().acquire().await {
-                Ok(guard) => break guard.release().await?,
+            let turn = match stage.other.exclusive().acquire().await {
+                Ok(guard) => guard.release().await,
+                Err(error) => Err(error),
+            };
+            match turn {
+                Ok(()) => break,
                 // It was a break that arrived.
                 Err(error) if error.kind() == ErrorKind::Lost => {}
                 Err(error) => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! Futures that are polled a number of times, and a backend whose requests need several polls.
+//! Futures that are polled by hand, and a backend whose requests need several polls.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,34 +13,10 @@ use lockcore::{
 
 use crate::harness::Client;
 
-/// What became of a future that was polled a number of times.
-pub(crate) enum Polled<T> {
-    Done(T),
-    Dropped,
-}
-
-/// Polls `future` so many times, each time when it asks to be polled or when its own waker has nothing to say, and leaves it
-/// then: whoever owns it may go on, or drop it.
-pub(crate) async fn poll_times<F: Future + ?Sized>(
-    mut future: Pin<&mut F>,
-    times: usize,
-) -> Polled<F::Output> {
-    let mut polled = 0;
-    poll_fn(|context| {
-        if polled == times {
-            return Poll::Ready(Polled::Dropped);
-        }
-        polled += 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Polled::Done(output)),
-            Poll::Pending => {
-                // Not only when it is woken: a future that waits for a turn that never comes is dropped too.
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    })
-    .await
+/// Polls `future` once, and gives back control at once: whoever owns it may go on with it, or drop it before anything that
+/// it set in motion has gone any further.
+pub(crate) async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
 /// Passes everything on, and lets each request be pending before it is carried out and after.
@@ -58,7 +34,7 @@ impl Pausing {
 }
 
 /// How often what is on the way is overtaken, at least.
-const TURNS_ON_THE_WAY: usize = 5;
+const TURNS_ON_THE_WAY: usize = 20;
 
 /// Sends a request that arrives whatever becomes of the one who sent it.
 async fn sent<T: Send + 'static>(request: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {

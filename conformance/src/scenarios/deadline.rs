@@ -123,25 +123,27 @@ pub(crate) async fn held_until_the_successor(scene: &Scene) -> Outcome {
 
 pub(crate) async fn late_answer_revives_nobody(scene: &Scene) -> Outcome {
     let observer = scene.lock("k").await?;
-    for looks in [true, false] {
+    for renew in [Renew::Manual, Renew::Automatic] {
         let backend = Delaying::new(scene.backend().await?, Duration::ZERO);
         let client = scene.builder(backend.clone()).request_timeout(scene.units(60)).build();
         let lock = client.lock(scene.key("k"))?;
         let ttl = scene.units(18);
-        let guard = lock.exclusive().ttl(ttl).acquire().await?;
-        // The first renewal is sent after a third of the lease, and answered after its end: too late to count, although
-        // the server has renewed it.
+        let mut guard = lock.exclusive().ttl(ttl).renew(renew).acquire().await?;
+        // A renewal is sent after a third of the lease, and answered after its end: too late to count, although the server
+        // has renewed it.
         backend.slow_down(scene.units(14));
-        if looks {
+        if renew == Renew::Manual {
+            scene.sleep(6).await;
+            let renewed = guard.renew().await;
+            ensure!(
+                renewed.is_err(),
+                "a renewal that was answered after the deadline is said to have worked"
+            );
+        } else {
             scene.within(ttl + scene.promptly(), "the deadline", guard.lost()).await?;
-            ensure!(!guard.is_held(), "held after its deadline");
+            scene.sleep(3).await;
         }
-        // The answer has come, and what it says the server still keeps.
-        scene.sleep(if looks { 3 } else { 21 }).await;
-        ensure!(
-            !guard.is_held(),
-            "an answer that came after the deadline revived a guard (looked at: {looks})"
-        );
+        ensure!(!guard.is_held(), "an answer that came after the deadline revived a guard ({renew:?})");
         backend.slow_down(Duration::ZERO);
         drop(guard);
         scene.until_free(&observer).await?;

@@ -1,11 +1,12 @@
 //! Futures and guards that are dropped.
 
 use std::pin::pin;
+use std::task::Poll;
 
 use lockcore::{Lock, LockGuard};
 
 use crate::outcome::{Outcome, ensure};
-use crate::pausing::{Pausing, Polled, poll_times};
+use crate::pausing::{Pausing, poll_once};
 use crate::scene::{LONG, Scene, granted, held};
 
 pub(crate) async fn drop_waiting_future(scene: &Scene) -> Outcome {
@@ -86,20 +87,20 @@ async fn dropped_after(
     polls: usize,
 ) -> Outcome<bool> {
     let mut acquire = pin!(lock.exclusive().wait(scene.units(LONG)).acquire());
-    for _ in 0..polls {
-        match poll_times(acquire.as_mut(), 1).await {
-            Polled::Done(guard) => {
-                drop(guard?);
-                return Ok(true);
+    for polled in 0..polls {
+        if polled > 0 {
+            // What is under way gets the time to arrive, so that the next poll goes a step further. Not after the last one:
+            // the future is dropped with its request on the way.
+            scene.pause().await;
+            if lock.inspect().await?.waiters.len() == 1
+                && let Some(holder) = holder.take()
+            {
+                holder.release().await?;
             }
-            Polled::Dropped => {}
         }
-        // What is under way gets the time to arrive, so that the next poll goes a step further.
-        scene.pause().await;
-        if lock.inspect().await?.waiters.len() == 1
-            && let Some(holder) = holder.take()
-        {
-            holder.release().await?;
+        if let Poll::Ready(guard) = poll_once(acquire.as_mut()).await {
+            drop(guard?);
+            return Ok(true);
         }
     }
     Ok(false)
