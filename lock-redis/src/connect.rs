@@ -46,7 +46,6 @@ pub struct RedisBuilder {
     fence_keep: Duration,
     forget_after: Duration,
     ca_file: Option<PathBuf>,
-    nodelay: bool,
 }
 
 impl RedisBuilder {
@@ -59,7 +58,6 @@ impl RedisBuilder {
             fence_keep: Duration::from_secs(30 * 24 * 3600),
             forget_after: FORGET_AFTER,
             ca_file: None,
-            nodelay: false,
         }
     }
 
@@ -100,16 +98,6 @@ impl RedisBuilder {
     /// says the same.
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
-        self
-    }
-
-    /// Sets whether each request goes out at once (`TCP_NODELAY`); not unless told.
-    ///
-    /// Otherwise what many tasks ask at the same time travels together, which takes about a third less CPU time on both
-    /// sides, and a request may wait for the answer to the one before: never longer than one round trip, and not at all
-    /// while one task asks at a time. Say yes where a round trip is long and latency counts.
-    pub fn nodelay(mut self, nodelay: bool) -> Self {
-        self.nodelay = nodelay;
         self
     }
 
@@ -182,7 +170,8 @@ impl RedisBuilder {
             .set_lib_name("fencelock", env!("CARGO_PKG_VERSION"));
         let info = info
             .set_redis_settings(settings)
-            .set_tcp_settings(TcpSettings::default().set_nodelay(self.nodelay));
+            // Otherwise a request could wait for the answer to the one before.
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true));
         if !secure {
             return redis::Client::open(info).map_err(refused);
         }
