@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockcore::state::{Effect, LockState, Moment, Refusal};
 use lockcore::{
@@ -170,8 +170,18 @@ impl Pair {
                 self.break_claims(&target).await;
             }
             88..92 => self.inspect().await,
-            _ => tokio::time::sleep(Duration::from_micros(self.random.u64(0..30_000))).await,
+            _ => self.sleep().await,
         }
+    }
+
+    /// Some time, or until about the moment at which a lease runs out.
+    async fn sleep(&mut self) {
+        let some = Duration::from_micros(self.random.u64(0..30_000));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let until_expiry =
+            self.state.next_expiry().map(|at| Duration::from_micros(at.as_micros()).saturating_sub(now));
+        let time = until_expiry.filter(|&time| time < Duration::from_millis(40)).unwrap_or(some);
+        tokio::time::sleep(time).await;
     }
 
     async fn acquire(&mut self, claim: Arc<Claim>, queue: Queue) {

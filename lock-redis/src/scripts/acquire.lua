@@ -80,23 +80,24 @@ if not ARGV[4] then
         upgrading = unpack('<dddddddddddc32', head, 44)
       if waiters == 0 and exclusive == 0 and bounds == 0 and now < next_holder
         and upgrading == '                                ' and raw + ttl <= horizon
-        and horizon + @FENCE_KEEP@ <= keep and not call('HGET', key .. 'c', id) then
+        and horizon + @FENCE_KEEP@ <= keep then
         local lease, rest = now + ttl, ARGV[3]
         token = token + 1
         if token < now then token = now end
-        call('ZADD', key .. 'x', lease, id)
-        call('ZADD', key .. 't', token, id)
-        call('HSET', key .. 'c', id, pack('<dddddddd', token, lease, now, 0, 0, mode, low, 0) .. rest)
-        local _, owner = unpack('<Hc0Hc0', rest)
-        if owner ~= '' then
-          call('ZADD', key .. 'o', '0', string.format('%04x', #owner - 1) .. string.sub(owner, 2) .. id)
-          if owned == 0 then call('PEXPIRE', key .. 'o', math.ceil((horizon - raw) / 1000)) end
-          owned = owned + 1
+        if call('ZADD', key .. 't', 'NX', token, id) == 1 then -- otherwise it holds already
+          call('ZADD', key .. 'x', lease, id)
+          call('HSET', key .. 'c', id, pack('<dddddddd', token, lease, now, 0, 0, mode, low, 0) .. rest)
+          local _, owner = unpack('<Hc0Hc0', rest)
+          if owner ~= '' then
+            call('ZADD', key .. 'o', '0', string.format('%04x', #owner - 1) .. string.sub(owner, 2) .. id)
+            if owned == 0 then call('PEXPIRE', key .. 'o', math.ceil((horizon - raw) / 1000)) end
+            owned = owned + 1
+          end
+          if lease < next_holder then next_holder = lease end
+          call('SETRANGE', key, '0', pack('<c3dddddddddddddddd', form, now, off, token, tombs, keep, waiters, next_waiter,
+            arrivals, owned, horizon, holders + 1, exclusive, bound, bounds, low, next_holder))
+          return pack('<c1dddd', 'G', now, token, low, ttl)
         end
-        if lease < next_holder then next_holder = lease end
-        call('SETRANGE', key, '0', pack('<c3dddddddddddddddd', form, now, off, token, tombs, keep, waiters, next_waiter,
-          arrivals, owned, horizon, holders + 1, exclusive, bound, bounds, low, next_holder))
-        return pack('<c1dddd', 'G', now, token, low, ttl)
       end
     end
   end
