@@ -1,6 +1,7 @@
 //! The server: lock states in shards, each behind a mutex that is never held over an await.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,28 +141,22 @@ impl Locks {
     ) -> T {
         // Read under the mutex, so that each key's time only goes forward.
         let now = now();
-        if let Some(state) = self.states.get_mut(key) {
-            let answer = command(state, now, effects);
-            if state.is_idle() {
-                self.last_token = self.last_token.max(state.last_token());
-                self.states.remove(key);
-            }
-            return answer;
-        }
-        let mut state = LockState::after_token(self.last_token);
-        let answer = command(&mut state, now, effects);
-        if !state.is_idle() {
+        if self.states.len() == self.states.capacity() {
             self.make_room(now, effects);
-            self.states.insert(key.clone(), state);
+        }
+        let mut entry = match self.states.entry(key.clone()) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => entry.insert_entry(LockState::after_token(self.last_token)),
+        };
+        let answer = command(entry.get_mut(), now, effects);
+        if entry.get().is_idle() {
+            self.last_token = self.last_token.max(entry.remove().last_token());
         }
         answer
     }
 
-    /// Room for one more key: when the table would have to grow, keys of which everything has expired are let go first.
+    /// Room for one more key. Before the table grows, keys of which everything has expired are let go.
     fn make_room(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if self.states.len() < self.states.capacity() {
-            return;
-        }
         let capacity = self.states.capacity();
         let last_token = &mut self.last_token;
         self.states.retain(|_, state| {

@@ -53,7 +53,7 @@ impl LockState {
             return Attempt::Busy;
         }
         for entry in replaced.entries {
-            self.ended.remember(entry.id(), now);
+            self.ended.remember(entry.id, now);
             effects.push(Effect::Ended { claim: entry.claim, ending: Ending::TakenOver });
         }
         self.join(now, claim, place);
@@ -173,7 +173,7 @@ impl LockState {
         effects: &mut Vec<Effect>,
     ) -> Vec<ClaimInfo> {
         self.expire(now, effects);
-        let holders = || self.holders.iter().map(Entry::id);
+        let holders = || self.holders.iter().map(|entry| entry.id);
         let named: Vec<ClaimId> = match target {
             BreakTarget::Claim(id) => vec![*id],
             BreakTarget::Token(token) => self.holders.by_token(*token).into_iter().collect(),
@@ -234,6 +234,7 @@ impl LockState {
         let granted = self.may_hold(claim.mode(), place);
         let lease = if granted { claim.ttl() } else { claim.waiter_ttl() };
         let entry = Entry {
+            id: claim.id(),
             claim: claim.clone(),
             mode: claim.mode(),
             since: now,

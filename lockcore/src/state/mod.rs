@@ -127,14 +127,10 @@ impl LockState {
     pub fn expire(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         self.ended.forget_old(now);
         let mut removed = false;
-        while let Some((expires, id)) = self.holders.earliest_expiry()
-            && expires <= now
-        {
+        while let Some(id) = self.holders.first_expired(now) {
             removed |= self.end(id, Ending::Expired, now, effects).is_some();
         }
-        while let Some((expires, id)) = self.waiters.earliest_expiry()
-            && expires <= now
-        {
+        while let Some(id) = self.waiters.first_expired(now) {
             removed |= self.end(id, Ending::Expired, now, effects).is_some();
         }
         if removed {
@@ -160,7 +156,7 @@ impl LockState {
             if !admits(self.holders.summary(), waiter.mode) {
                 return;
             }
-            let Some(waiter) = self.take_out(id) else { return };
+            let Some(waiter) = self.take_waiter(id) else { return };
             let claim = waiter.claim.clone();
             let fence = self.grant(waiter, now);
             effects.push(Effect::Granted { claim, fence });
@@ -209,6 +205,10 @@ impl LockState {
             }
             return Some(entry);
         }
+        self.take_waiter(id)
+    }
+
+    fn take_waiter(&mut self, id: ClaimId) -> Option<Entry> {
         let entry = self.waiters.remove(id)?;
         if let Standing::Queued(place) = entry.standing {
             self.queue.remove(place);
@@ -221,7 +221,7 @@ impl LockState {
         match entry.standing {
             Standing::Granted(_) => self.holders.insert(entry),
             Standing::Queued(place) => {
-                self.queue.insert(place, entry.id());
+                self.queue.insert(place, entry.id);
                 self.waiters.insert(entry);
             }
         }
@@ -236,7 +236,7 @@ impl LockState {
 
     /// What a waiter is told. Only the head of the queue watches the leases ahead of it.
     fn queued(&self, entry: &Entry, now: Moment) -> Attempt {
-        let is_next = self.upgrading.is_none() && self.queue.first() == Some(entry.id());
+        let is_next = self.upgrading.is_none() && self.queue.first() == Some(entry.id);
         let recheck = if is_next { self.next_holder_expiry(now) } else { None };
         Attempt::Queued(Queued { left: entry.expires.since(now), recheck })
     }
@@ -247,14 +247,14 @@ impl LockState {
 
     fn info(&self, entry: &Entry, now: Moment) -> ClaimInfo {
         ClaimInfo {
-            id: entry.id(),
+            id: entry.id,
             mode: entry.mode,
             owner: entry.claim.owner().cloned(),
             note: entry.claim.note().cloned(),
             token: entry.token(),
             age: now.since(entry.since),
             left: entry.expires.since(now),
-            upgrading: self.upgrading == Some(entry.id()),
+            upgrading: self.upgrading == Some(entry.id),
         }
     }
 }

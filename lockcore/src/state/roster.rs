@@ -19,6 +19,8 @@ const SMALL: usize = 32;
 /// One claim of a key.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
+    /// The claim's id, here so that a search need not look into every claim.
+    pub(super) id: ClaimId,
     pub(super) claim: Arc<Claim>,
     pub(super) mode: Mode,
     /// When it joined, or was granted.
@@ -40,10 +42,6 @@ pub(super) enum Standing {
 }
 
 impl Entry {
-    pub(super) fn id(&self) -> ClaimId {
-        self.claim.id()
-    }
-
     pub(super) fn token(&self) -> Option<FencingToken> {
         match self.standing {
             Standing::Granted(fence) => Some(fence.token),
@@ -62,6 +60,8 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Roster {
     entries: Vec<Entry>,
+    /// No lease ends sooner. It may be too early after a renewal or a removal: looked at again when it has come.
+    all_last_until: Moment,
     index: Option<Box<Index>>,
 }
 
@@ -77,13 +77,13 @@ struct Index {
 
 impl Index {
     fn add(&mut self, entry: &Entry, position: usize) {
-        self.by_id.insert(entry.id(), position);
-        self.by_expiry.insert((entry.expires, entry.id()));
+        self.by_id.insert(entry.id, position);
+        self.by_expiry.insert((entry.expires, entry.id));
         if let Some(token) = entry.token() {
-            self.by_token.insert(token, entry.id());
+            self.by_token.insert(token, entry.id);
         }
         if let Some(owner) = entry.claim.owner() {
-            self.by_owner.entry(owner.clone()).or_default().insert(entry.id());
+            self.by_owner.entry(owner.clone()).or_default().insert(entry.id);
         }
         if let Some(bound) = entry.bound() {
             *self.bounds.entry(bound).or_default() += 1;
@@ -91,15 +91,15 @@ impl Index {
     }
 
     fn remove(&mut self, entry: &Entry) {
-        self.by_id.remove(&entry.id());
-        self.by_expiry.remove(&(entry.expires, entry.id()));
+        self.by_id.remove(&entry.id);
+        self.by_expiry.remove(&(entry.expires, entry.id));
         if let Some(token) = entry.token() {
             self.by_token.remove(&token);
         }
         if let Some(owner) = entry.claim.owner()
             && let Some(ids) = self.by_owner.get_mut(owner)
         {
-            ids.remove(&entry.id());
+            ids.remove(&entry.id);
             if ids.is_empty() {
                 self.by_owner.remove(owner);
             }
@@ -136,6 +136,8 @@ impl Roster {
         if let Some(index) = &mut self.index {
             index.add(&entry, self.entries.len());
         }
+        self.all_last_until =
+            if self.is_empty() { entry.expires } else { self.all_last_until.min(entry.expires) };
         self.entries.push(entry);
         if self.index.is_none() && self.entries.len() > SMALL {
             let mut index = Box::<Index>::default();
@@ -152,7 +154,7 @@ impl Roster {
         if let Some(index) = &mut self.index {
             index.remove(&removed);
             if let Some(moved) = self.entries.get(position) {
-                index.by_id.insert(moved.id(), position);
+                index.by_id.insert(moved.id, position);
             }
         }
         // Half of the limit, so that a count around it does not build and drop the index in turn.
@@ -166,17 +168,31 @@ impl Roster {
     pub(super) fn update<T>(&mut self, id: ClaimId, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let position = self.position(id)?;
         let entry = &mut self.entries[position];
-        let Some(index) = &mut self.index else { return Some(change(entry)) };
-        index.remove(entry);
+        if let Some(index) = &mut self.index {
+            index.remove(entry);
+        }
         let answer = change(entry);
-        index.add(entry, position);
+        if let Some(index) = &mut self.index {
+            index.add(entry, position);
+        }
+        self.all_last_until = self.all_last_until.min(entry.expires);
         Some(answer)
+    }
+
+    /// The claim whose lease ends first, if it has ended by `now`.
+    pub(super) fn first_expired(&mut self, now: Moment) -> Option<ClaimId> {
+        if now < self.all_last_until {
+            return None;
+        }
+        let (expires, id) = self.earliest_expiry()?;
+        self.all_last_until = expires;
+        (expires <= now).then_some(id)
     }
 
     pub(super) fn earliest_expiry(&self) -> Option<(Moment, ClaimId)> {
         match &self.index {
             Some(index) => index.by_expiry.first().copied(),
-            None => self.entries.iter().map(|entry| (entry.expires, entry.id())).min(),
+            None => self.entries.iter().map(|entry| (entry.expires, entry.id)).min(),
         }
     }
 
@@ -190,7 +206,7 @@ impl Roster {
     pub(super) fn by_token(&self, token: FencingToken) -> Option<ClaimId> {
         match &self.index {
             Some(index) => index.by_token.get(&token).copied(),
-            None => self.entries.iter().find(|entry| entry.token() == Some(token)).map(Entry::id),
+            None => self.entries.iter().find(|entry| entry.token() == Some(token)).map(|entry| entry.id),
         }
     }
 
@@ -199,7 +215,7 @@ impl Roster {
             return index.by_owner.get(owner).into_iter().flatten().copied().collect();
         }
         let is_owners = |entry: &&Entry| entry.claim.owner().is_some_and(|each| &**each == owner);
-        self.entries.iter().filter(is_owners).map(Entry::id).collect()
+        self.entries.iter().filter(is_owners).map(|entry| entry.id).collect()
     }
 
     pub(super) fn summary(&self) -> Holders {
@@ -214,7 +230,7 @@ impl Roster {
     fn position(&self, id: ClaimId) -> Option<usize> {
         match &self.index {
             Some(index) => index.by_id.get(&id).copied(),
-            None => self.entries.iter().position(|entry| entry.id() == id),
+            None => self.entries.iter().position(|entry| entry.id == id),
         }
     }
 }
