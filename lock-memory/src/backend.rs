@@ -16,6 +16,8 @@ use crate::faults::Faults;
 use crate::server::{Inner, MIN_TTL, MemoryServer};
 
 /// One client of an in-memory lock server.
+// Its reference count is written for every request, by all threads: what they read must not lie beside it.
+#[repr(align(128))]
 pub struct MemoryBackend {
     server: Arc<Inner>,
     faults: Option<Faults>,

@@ -121,6 +121,31 @@ impl Claim {
         }
     }
 
+    /// A claim of these values, made in its place: the builder's steps would move it each time.
+    pub(crate) fn assemble(
+        key: Key,
+        mode: Mode,
+        ttl: Duration,
+        waiter_ttl: Duration,
+        owner: Option<Arc<str>>,
+        note: Option<Arc<str>>,
+        take_over: bool,
+    ) -> Arc<Claim> {
+        Arc::new(Claim {
+            key,
+            mode,
+            id: ClaimId::random(),
+            owner,
+            note,
+            ttl,
+            waiter_ttl: waiter_ttl.min(ttl),
+            take_over,
+            bell: Bell::default(),
+            unanswered: AtomicBool::new(false),
+            tenure: Tenure::default(),
+        })
+    }
+
     /// The same claim with this id: to resume one, or to replay a scenario.
     #[must_use]
     pub fn with_id(mut self, id: ClaimId) -> Claim {

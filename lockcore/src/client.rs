@@ -31,10 +31,10 @@ pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Locks on one server. Cheap to clone; all clones share one connection, one renewal task and one reaper.
 ///
-/// The two tasks start with the first acquire, on the runtime that it runs on: leases are renewed only while that runtime
-/// is driven and its threads are not blocked. When it ends, what is held is renewed no more, and the next acquire starts
-/// the tasks on its own runtime. Dropping the last clone, and the last
-/// guard, ends them.
+/// The two tasks start with the first acquire, on the runtime that it runs on: leases are renewed, and waiters keep their
+/// places, only while that runtime is driven and its threads are not blocked. When it ends, what is held is renewed no
+/// more; whoever waits or acquires next starts the tasks on its own runtime. Dropping the last clone, and the last guard,
+/// ends them.
 ///
 /// # Examples
 /// ```no_run
@@ -52,6 +52,8 @@ pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct LockClient(pub(crate) Arc<Inner>);
 
+// Read for every request; the reference count beside it is written by whoever makes a lock.
+#[repr(align(128))]
 pub(crate) struct Inner {
     pub(crate) backend: Arc<dyn LockBackend>,
     pub(crate) capabilities: Capabilities,

@@ -12,6 +12,7 @@ use crate::guard::{LockGuard, LockMode};
 use crate::held::Held;
 use crate::mode::Mode;
 use crate::pursuit::ask_again;
+use crate::registry::Duty;
 use crate::renewal::lose;
 use crate::request::bounded;
 use crate::retry::Retry;
@@ -248,7 +249,7 @@ impl Drop for Renewing<'_> {
 fn set_due(held: &Held, due: LocalTime) {
     if let Some(slot) = held.slot {
         held.lock.client.registry.update(slot, &held.claim, |entry| {
-            entry.renewing = due != LocalTime::NEVER;
+            entry.duty = if due == LocalTime::NEVER { Duty::Nothing } else { Duty::Renew };
             entry.due = due;
         });
     }

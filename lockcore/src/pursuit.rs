@@ -1,5 +1,6 @@
 //! The way of a claim from its first request to its grant.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,19 +9,19 @@ use tokio::time::sleep_until;
 use crate::backend::{Attempt, Queue, Queued, Release, Released};
 use crate::bell::Ending;
 use crate::claim::Claim;
-use crate::clock::LocalTime;
+use crate::clock::{Clock, LocalTime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::held::Held;
 use crate::lease::Lease;
 use crate::lock::LockInner;
-use crate::registry::Slot;
-use crate::request::{Request, answer, unanswered};
+use crate::registry::{Duty, Entry, Slot};
+use crate::request::{Request, answer, answer_noting, unanswered};
 use crate::tenure::Loss;
 use crate::token::Fence;
 
 /// A claim that is not held yet. Dropping it, at any point, leaves nothing behind.
-pub(crate) struct Pursuit {
-    pub(crate) lock: Arc<LockInner>,
+pub(crate) struct Pursuit<'l> {
+    pub(crate) lock: &'l Arc<LockInner>,
     pub(crate) claim: Arc<Claim>,
     /// The acquire that is under way; dropped with the pursuit it goes to the reaper, which finishes it.
     under_way: Option<Request<Result<Attempt>>>,
@@ -28,6 +29,8 @@ pub(crate) struct Pursuit {
     known: bool,
     /// Its place in the registry while it waits, so that `close` finds it.
     slot: Option<Slot>,
+    /// Whether the last answer had to be waited for.
+    pub(crate) waited: bool,
 }
 
 /// How a wait ended.
@@ -38,16 +41,16 @@ pub(crate) enum Woken {
     BudgetOver,
 }
 
-impl Pursuit {
-    pub(crate) fn new(lock: Arc<LockInner>, claim: Claim) -> Pursuit {
-        Pursuit { lock, claim: Arc::new(claim), under_way: None, known: false, slot: None }
+impl<'l> Pursuit<'l> {
+    pub(crate) fn new(lock: &'l Arc<LockInner>, claim: Arc<Claim>) -> Pursuit<'l> {
+        Pursuit { lock, claim, under_way: None, known: false, slot: None, waited: false }
     }
 
     /// One request, for at most `limit`.
     pub(crate) async fn ask(&mut self, queue: Queue, limit: Duration) -> Result<Attempt> {
         let backend = self.lock.client.backend.clone();
         let request = self.under_way.insert(backend.acquire(self.claim.clone(), queue));
-        let answer = answer(request, limit).await;
+        let answer = answer_noting(request, limit, &mut self.waited).await;
         self.under_way = None;
         match answer {
             Some(Ok(attempt)) => {
@@ -80,16 +83,16 @@ impl Pursuit {
     /// Waits for news of a queued claim: until its turn comes, asking again is worth it, or `end` passes.
     pub(crate) async fn wait(&mut self, queued: Queued, asked: LocalTime, end: LocalTime) -> Woken {
         let client = &self.lock.client;
-        if self.slot.is_none() {
-            let never = LocalTime::NEVER;
-            let entry = Held::entry(self.claim.clone(), never, self.claim.ttl(), never);
-            self.slot = Some(client.registry.insert(entry));
-        }
-        let ask_again = ask_again(queued, asked);
+        let heartbeat = heartbeat(queued, asked);
+        self.wake_at(heartbeat);
+        // The renewal task brings the heartbeat; a timer is only made for what comes sooner.
+        let until = recheck(queued, asked).filter(|&at| at < heartbeat).unwrap_or(LocalTime::NEVER).min(end);
         loop {
             let woken = self.claim.bell().woken();
             let mail = self.claim.bell().take();
-            if client.is_closed() {
+            // Looked at after the claim is where `close` and the renewal task find it. If the client was closed, or has
+            // to start its tasks anew, that is seen by whoever asks again.
+            if client.ready().is_err() {
                 return Woken::AskAgain;
             }
             // A claim may have been granted and ended since; the end is final.
@@ -105,10 +108,23 @@ impl Pursuit {
             tokio::select! {
                 biased;
                 () = woken => {}
-                () = sleep_until(client.clock.timer(ask_again.min(end))) => {
+                () = timer(&client.clock, until) => {
                     return if client.clock.now() >= end { Woken::BudgetOver } else { Woken::AskAgain };
                 }
             }
+        }
+    }
+
+    /// Has the renewal task wake this waiter.
+    fn wake_at(&mut self, due: LocalTime) {
+        let registry = &self.lock.client.registry;
+        if let Some(slot) = self.slot {
+            registry.update(slot, &self.claim, |entry| entry.due = due);
+        } else {
+            let (claim, ttl) = (self.claim.clone(), self.claim.ttl());
+            let hold_until = LocalTime::NEVER;
+            let entry = Entry { claim, duty: Duty::Wake, due, in_flight: false, ttl, hold_until };
+            self.slot = Some(registry.insert(entry));
         }
     }
 
@@ -135,11 +151,10 @@ impl Pursuit {
     /// the old one joined, and whoever has taken over from that one since must not be evicted.
     pub(crate) fn renew_id(&mut self) {
         let old = self.claim.clone();
-        let claim = Claim::new(old.key().clone(), old.mode(), old.ttl())
-            .with_owner(old.owner().cloned())
-            .with_note(old.note().cloned())
-            .with_waiter_ttl(old.waiter_ttl());
-        let next = Pursuit::new(self.lock.clone(), claim);
+        let (owner, note) = (old.owner().cloned(), old.note().cloned());
+        let (mode, ttl, waiter_ttl) = (old.mode(), old.ttl(), old.waiter_ttl());
+        let claim = Claim::assemble(old.key().clone(), mode, ttl, waiter_ttl, owner, note, false);
+        let next = Pursuit::new(self.lock, claim);
         // Dropping the old pursuit lets go of whatever the server still knows of it.
         *self = next;
     }
@@ -152,7 +167,7 @@ impl Pursuit {
         let slot = match self.slot.take() {
             Some(slot) => {
                 registry.update(slot, &self.claim, |entry| {
-                    entry.renewing = plan.automatic;
+                    entry.duty = if plan.automatic { Duty::Renew } else { Duty::Nothing };
                     entry.due = due;
                     entry.hold_until = plan.hold_until;
                 });
@@ -179,13 +194,30 @@ impl Pursuit {
     }
 }
 
-/// When to ask again for what is queued: the waiter's heartbeat, the slow poll behind lost messages, and the end of a
-/// lease that is in the way.
+/// No request is repeated sooner, even if the server says "now" again and again.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// When a waiter asks again, whatever happens: that keeps its lease, and finds a grant whose message was lost.
+fn heartbeat(queued: Queued, asked: LocalTime) -> LocalTime {
+    asked.plus((queued.left / 3).max(SHORTEST))
+}
+
+/// When the lease in the way ends, if the claim is next.
+fn recheck(queued: Queued, asked: LocalTime) -> Option<LocalTime> {
+    queued.recheck.map(|recheck| asked.plus(recheck.max(SHORTEST)))
+}
+
+/// When to ask again for what is queued: its heartbeat, or the end of a lease that is in the way.
 pub(crate) fn ask_again(queued: Queued, asked: LocalTime) -> LocalTime {
-    // Even if the server says "now" again and again.
-    const SHORTEST: Duration = Duration::from_millis(1);
-    let heartbeat = queued.left / 3;
-    asked.plus(queued.recheck.map_or(heartbeat, |recheck| recheck.min(heartbeat)).max(SHORTEST))
+    recheck(queued, asked).unwrap_or(LocalTime::NEVER).min(heartbeat(queued, asked))
+}
+
+/// Waits until `at`; for `NEVER` without a timer, which would cost more than all the rest of a hand-over in memory.
+async fn timer(clock: &Clock, at: LocalTime) {
+    if at == LocalTime::NEVER {
+        pending::<()>().await;
+    }
+    sleep_until(clock.timer(at)).await;
 }
 
 /// How a held claim is renewed.
@@ -195,7 +227,7 @@ pub(crate) struct HoldPlan {
     pub(crate) hold_until: LocalTime,
 }
 
-impl Drop for Pursuit {
+impl Drop for Pursuit<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.lock.client.registry.remove(slot);

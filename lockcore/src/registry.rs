@@ -6,19 +6,30 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::bell::News;
 use crate::claim::Claim;
 use crate::clock::LocalTime;
 
 /// Enough slabs that two threads seldom meet on one.
 const SLABS: usize = 16;
 
+/// What the renewal task does for a claim that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// Nothing: its holder renews by hand.
+    Nothing,
+    /// Renews it.
+    Renew,
+    /// Wakes its waiter, who asks again: the heartbeat.
+    Wake,
+}
+
 /// One claim as the renewal task sees it.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) claim: Arc<Claim>,
-    /// Whether the client renews it: not for waiters, nor for holders that renew by hand.
-    pub(crate) renewing: bool,
-    /// When the next renewal is due; [`LocalTime::NEVER`] for none.
+    pub(crate) duty: Duty,
+    /// When that is due; [`LocalTime::NEVER`] for never.
     pub(crate) due: LocalTime,
     /// A renewal is under way; its answer sets the next due moment.
     pub(crate) in_flight: bool,
@@ -31,7 +42,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Plans a renewal, unless a sooner one is planned already, or the claim is not renewed any more.
     pub(crate) fn plan(&mut self, due: LocalTime) {
-        if self.renewing {
+        if self.duty == Duty::Renew {
             self.due = self.due.min(due);
         }
     }
@@ -143,6 +154,19 @@ impl Registry {
     /// Waits for a nudge; one that came before is not missed.
     pub(crate) async fn nudged(&self) {
         self.nudge.notified().await;
+    }
+
+    /// Wakes every waiter, since nobody else will: each looks after itself then.
+    pub(crate) fn wake_waiters(&self) {
+        let mut waiting = Vec::new();
+        self.scan(|_, entry| {
+            if entry.duty == Duty::Wake {
+                waiting.push(entry.claim.clone());
+            }
+        });
+        for claim in waiting {
+            claim.ring(News::Look);
+        }
     }
 
     /// Puts in-flight renewals of a runtime that ended back on the plan, and wakes the renewal task.

@@ -1,4 +1,4 @@
-//! One task per client keeps the leases of all its guards alive, in batches.
+//! One task per client keeps the leases of all its guards alive, in batches, and wakes its waiters for their heartbeats.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::backend::{LockBackend, Renewal};
+use crate::bell::News;
 use crate::claim::Claim;
 use crate::clock::{Allowance, Clock, LocalTime};
 use crate::error::{ErrorKind, Result};
 use crate::lease::Lease;
-use crate::registry::{Entry, Registry, Slot};
+use crate::registry::{Duty, Entry, Registry, Slot};
 use crate::request::answer;
 use crate::tenure::Loss;
 
@@ -61,12 +62,16 @@ impl Renewer {
         }
         let horizon = now.plus(GATHER);
         let mut batches: Vec<Vec<(Slot, Renewal)>> = Vec::new();
-        let mut lost = Vec::new();
+        let (mut lost, mut waiting) = (Vec::new(), Vec::new());
         let earliest = self.registry.scan(|slot, entry| {
             if entry.due > horizon {
                 return;
             }
             entry.due = LocalTime::NEVER;
+            if entry.duty == Duty::Wake {
+                waiting.push(entry.claim.clone());
+                return;
+            }
             if entry.claim.tenure.loss(now).is_some() {
                 lost.push(entry.claim.clone());
                 return;
@@ -82,6 +87,9 @@ impl Renewer {
         // Outside of the slabs' mutexes: whoever is woken may come back to them.
         for claim in lost {
             claim.bell().wake();
+        }
+        for claim in waiting {
+            claim.ring(News::Look);
         }
         batches
     }
@@ -141,6 +149,13 @@ impl Renewer {
             entry.in_flight = false;
             entry.plan(due);
         });
+    }
+}
+
+/// Dropped with its runtime, it leaves waiters behind who have nobody to wake them.
+impl Drop for Renewer {
+    fn drop(&mut self) {
+        self.registry.wake_waiters();
     }
 }
 

@@ -16,12 +16,23 @@ pub(crate) type Request<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 ///
 /// `None` when the limit passed. The request is not consumed: whoever owns it may go on with it, or drop it.
 pub(crate) async fn answer<T>(request: &mut Request<T>, limit: Duration) -> Option<T> {
+    answer_noting(request, limit, &mut false).await
+}
+
+/// Like [`answer`], and notes whether the answer had to be waited for.
+pub(crate) async fn answer_noting<T>(
+    request: &mut Request<T>,
+    limit: Duration,
+    waited: &mut bool,
+) -> Option<T> {
+    *waited = false;
     let mut timer = pin!(None::<Sleep>);
     poll_fn(|context| {
         if let Poll::Ready(answer) = request.as_mut().poll(context) {
             return Poll::Ready(Some(answer));
         }
         if timer.is_none() {
+            *waited = true;
             timer.set(Some(tokio::time::sleep(limit)));
         }
         match timer.as_mut().as_pin_mut() {

@@ -14,6 +14,7 @@ use crate::claim::Claim;
 use crate::clock::LocalTime;
 use crate::error::{Error, ErrorKind, Result};
 use crate::held::Held;
+use crate::lease::check_ttl;
 use crate::lock::LockInner;
 use crate::mode::Mode;
 use crate::pursuit::{HoldPlan, Pursuit, Woken};
@@ -72,9 +73,9 @@ impl Wanted {
 
     pub(crate) async fn acquire(self) -> Result<Held> {
         let queue = if self.wait.is_some_and(|wait| wait.is_zero()) { Queue::Never } else { Queue::Join };
-        let outcome = match self.pursue(queue).instrument(self.span()).await {
+        let outcome = match self.pursue_in_span(queue).await {
             Ok(Some(held)) => Ok(held),
-            Ok(None) => Err(Error::new(ErrorKind::Timeout, self.blocked_by(None).await)),
+            Ok(None) => Err(Error::new(ErrorKind::Timeout, Box::pin(self.blocked_by(None)).await)),
             Err(error) => Err(error),
         };
         self.report("acquire", outcome)
@@ -82,8 +83,18 @@ impl Wanted {
 
     pub(crate) async fn try_acquire(mut self) -> Result<Option<Held>> {
         self.wait = Some(Duration::ZERO);
-        let outcome = self.pursue(Queue::Never).instrument(self.span()).await;
+        let outcome = self.pursue_in_span(Queue::Never).await;
         self.report("try_acquire", outcome)
+    }
+
+    /// In a span if anybody listens; otherwise the wrapper alone would cost a tenth of a cycle in memory.
+    async fn pursue_in_span(&self, queue: Queue) -> Result<Option<Held>> {
+        let span = self.span();
+        if span.is_disabled() {
+            self.pursue(queue).await
+        } else {
+            Box::pin(self.pursue(queue).instrument(span)).await
+        }
     }
 
     fn span(&self) -> tracing::Span {
@@ -105,7 +116,7 @@ impl Wanted {
         let claim = self.claim()?;
         let end = self.wait.map_or(LocalTime::NEVER, |wait| client.clock.now().plus(wait));
         let mut retry = None;
-        let mut pursuit = Pursuit::new(self.lock.clone(), claim);
+        let mut pursuit = Pursuit::new(&self.lock, claim);
         loop {
             client.ready()?;
             let asked = client.clock.coarse();
@@ -116,7 +127,9 @@ impl Wanted {
             match pursuit.ask(queue, limit).await {
                 Ok(Attempt::Granted(lease)) => {
                     let deadline = client.allowance.deadline(asked, lease.left);
-                    if deadline > client.clock.now() {
+                    // The clock is read again only if time can have passed.
+                    let now = if pursuit.waited { client.clock.now() } else { asked };
+                    if deadline > now {
                         return self.held(pursuit, lease.fence, asked, lease.left, deadline).await.map(Some);
                     }
                     // The answer took longer than the lease: worthless. Once more, as somebody new.
@@ -136,7 +149,7 @@ impl Wanted {
                         Woken::Granted(_) | Woken::AskAgain => {}
                         Woken::Ended(Ending::Expired) => pursuit.renew_id(),
                         Woken::Ended(ending) => return Err(Pursuit::ended_error(ending)),
-                        Woken::BudgetOver => return self.give_up(pursuit, None).await,
+                        Woken::BudgetOver => return Box::pin(self.give_up(pursuit, None)).await,
                     }
                 }
                 Ok(Attempt::Busy) => return Ok(None),
@@ -149,17 +162,19 @@ impl Wanted {
                 Err(error) if error.is_retryable() && queue == Queue::Join => {
                     tracing::debug!(key = %self.lock.key, %error, "no answer, trying again");
                     if !self.pause(&mut retry, end).await {
-                        return self.give_up(pursuit, Some(error)).await;
+                        return Box::pin(self.give_up(pursuit, Some(error))).await;
                     }
                 }
-                Err(error) if error.may_have_happened() => return self.give_up(pursuit, Some(error)).await,
+                Err(error) if error.may_have_happened() => {
+                    return Box::pin(self.give_up(pursuit, Some(error))).await;
+                }
                 Err(error) => return Err(error),
             }
         }
     }
 
     /// The claim as it is sent, every value within its bounds.
-    fn claim(&self) -> Result<Claim> {
+    fn claim(&self) -> Result<Arc<Claim>> {
         let capabilities = &self.lock.client.capabilities;
         let waiter_ttl = self.lock.client.settings.waiter_ttl;
         if matches!(self.mode, Mode::Permit { .. }) && !capabilities.permits {
@@ -168,14 +183,15 @@ impl Wanted {
         if self.max_hold.is_some_and(|longest| longest.is_zero()) {
             return Err(Error::new(ErrorKind::InvalidArgument, "max_hold must be longer than zero"));
         }
-        let asked = Claim::new(self.lock.key.clone(), self.mode, self.ttl)
-            .with_owner(self.owner.clone())
-            .with_note(self.note.clone())
-            .with_waiter_ttl(waiter_ttl)
-            .taking_over(self.take_over);
-        asked.validate()?;
+        check_ttl(self.ttl)?;
         let ttl = self.ttl.min(self.max_hold.unwrap_or(Duration::MAX)).max(capabilities.min_ttl);
-        Ok(asked.with_ttl(ttl).with_waiter_ttl(waiter_ttl.max(capabilities.min_ttl)))
+        // Zero is refused, not rounded up.
+        let waiter_ttl = if waiter_ttl.is_zero() { waiter_ttl } else { waiter_ttl.max(capabilities.min_ttl) };
+        let (owner, note) = (self.owner.clone(), self.note.clone());
+        let claim =
+            Claim::assemble(self.lock.key.clone(), self.mode, ttl, waiter_ttl, owner, note, self.take_over);
+        claim.validate()?;
+        Ok(claim)
     }
 
     fn new_retry(&self) -> Retry {
@@ -196,7 +212,7 @@ impl Wanted {
 
     async fn held(
         &self,
-        pursuit: Pursuit,
+        pursuit: Pursuit<'_>,
         fence: Fence,
         asked: LocalTime,
         lease: Duration,
@@ -216,13 +232,8 @@ impl Wanted {
         }
         // A hand-over leaves the waiter's lease; who renews by hand is given the whole ttl once.
         if !automatic && held.remaining() < held.ttl.mul_f64(0.9) {
-            let (ttl, mut retry) = (held.ttl, Retry::few_times());
-            while let Err(error) = held.renew(ttl).await {
-                match retry.next_delay().filter(|_| error.is_retryable()) {
-                    Some(delay) => tokio::time::sleep(delay).await,
-                    None => return Err(error),
-                }
-            }
+            // Boxed, as all that is rare: the future of an acquire is smaller without.
+            Box::pin(renew_once(&mut held)).await?;
         }
         // Taking part in tokio's budget after the grant, not before: yielding with the lock free would let one task have
         // it again and again.
@@ -232,7 +243,7 @@ impl Wanted {
 
     /// The wait is over, or the server answers no more: withdraws, and says who is in the way. A grant that came just in
     /// time is kept.
-    async fn give_up(&self, mut pursuit: Pursuit, failure: Option<Error>) -> Result<Option<Held>> {
+    async fn give_up(&self, mut pursuit: Pursuit<'_>, failure: Option<Error>) -> Result<Option<Held>> {
         let failure = match failure {
             Some(failure) if !pursuit.is_known() => return Err(failure),
             other => other,
@@ -273,4 +284,16 @@ impl Wanted {
             None => "free again just now".into(),
         }
     }
+}
+
+/// Renews with the whole ttl; a server that does not answer is asked a few times.
+async fn renew_once(held: &mut Held) -> Result<()> {
+    let (ttl, mut retry) = (held.ttl, Retry::few_times());
+    while let Err(error) = held.renew(ttl).await {
+        match retry.next_delay().filter(|_| error.is_retryable()) {
+            Some(delay) => tokio::time::sleep(delay).await,
+            None => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -110,3 +110,34 @@ async fn a_waiters_lease_of_zero_is_refused() {
     let error = locks.lock("k").unwrap().exclusive().wait(millis(10)).acquire().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
 }
+
+/// S9: the heartbeats of a waiter go on when the runtime ends on which the client's tasks ran.
+#[test]
+fn a_waiter_outlives_the_runtime_of_the_tasks() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let waiter_ttl = Duration::from_millis(300);
+    let server = MemoryServer::new();
+    let holder = LockClient::new(server.client()).lock("k").unwrap();
+    let locks = LockClient::builder(server.client()).waiter_ttl(waiter_ttl).build();
+    let lock = locks.lock("k").unwrap();
+    let other = locks.lock("other").unwrap();
+    let once = async { other.exclusive().acquire().await.unwrap().release().await.unwrap() };
+    first.block_on(once);
+    second.block_on(async {
+        let held = holder.exclusive().acquire().await.unwrap();
+        let waiting = tokio::spawn(async move { lock.exclusive().acquire().await });
+        let queued = async || holder.inspect().await.unwrap().waiters.first().map(|waiter| waiter.id);
+        let id = loop {
+            tokio::task::yield_now().await;
+            if let Some(id) = queued().await {
+                break id;
+            }
+        };
+        first.shutdown_background();
+        sleep(3 * waiter_ttl).await;
+        assert_eq!(queued().await, Some(id), "its lease ran out");
+        held.release().await.unwrap();
+        assert!(waiting.await.unwrap().unwrap().is_held());
+    });
+}
