@@ -29,6 +29,8 @@ pub(crate) struct Pursuit<'l> {
     known: bool,
     /// Its place in the registry while it waits, so that `close` finds it.
     slot: Option<Slot>,
+    /// Until when the server keeps its place in the queue, as last heard.
+    pub(crate) queued_until: Option<LocalTime>,
     /// Whether the last answer had to be waited for.
     pub(crate) waited: bool,
 }
@@ -43,7 +45,7 @@ pub(crate) enum Woken {
 
 impl<'l> Pursuit<'l> {
     pub(crate) fn new(lock: &'l Arc<LockInner>, claim: Arc<Claim>) -> Pursuit<'l> {
-        Pursuit { lock, claim, under_way: None, known: false, slot: None, waited: false }
+        Pursuit { lock, claim, under_way: None, known: false, slot: None, queued_until: None, waited: false }
     }
 
     /// One request, for at most `limit`.

@@ -142,6 +142,7 @@ impl Wanted {
                 Ok(Attempt::Queued(queued)) => {
                     retry = None;
                     let deadline = client.allowance.deadline(asked, queued.left);
+                    pursuit.queued_until = Some(deadline);
                     match pursuit.wait(queued, asked, end).await {
                         Woken::Granted(fence) if deadline > client.clock.now() => {
                             return self.held(pursuit, fence, asked, queued.left, deadline).await.map(Some);
@@ -161,7 +162,15 @@ impl Wanted {
                 }
                 Err(error) if error.is_retryable() && queue == Queue::Join => {
                     tracing::debug!(key = %self.lock.key, %error, "no answer, trying again");
-                    if !self.pause(&mut retry, end).await {
+                    let patience = match pursuit.queued_until.filter(|_| self.wait.is_none()) {
+                        // Its place in the queue lasts as long as its lease.
+                        Some(kept) => {
+                            retry.get_or_insert_with(Retry::within_budget);
+                            kept
+                        }
+                        None => end,
+                    };
+                    if !self.pause(&mut retry, patience).await {
                         return Box::pin(self.give_up(pursuit, Some(error))).await;
                     }
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lock_memory::{MemoryBackend, MemoryServer};
 use lockcore::{Attempt, Ending, Error, ErrorKind, Lease, LockBackend, LockClient, News, Queued, Renew};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::scripted::{Scripted, fence, script};
 use crate::{millis, secs};
@@ -140,4 +140,29 @@ fn a_waiter_outlives_the_runtime_of_the_tasks() {
         held.release().await.unwrap();
         assert!(waiting.await.unwrap().unwrap().is_held());
     });
+}
+
+/// S19: who is queued and set itself no limit holds out for as long as its place is kept, and no longer.
+#[tokio::test(start_paused = true)]
+async fn a_waiter_outlasts_a_server_that_is_away() {
+    let server = MemoryServer::new();
+    let (backend, faults) = server.client_with_faults();
+    let (a, b) = (LockClient::new(backend), LockClient::new(server.client()));
+    let holder = b.lock("k").unwrap().exclusive().acquire().await.unwrap();
+    let waiting = tokio::spawn(a.lock("k").unwrap().exclusive().acquire());
+    sleep(millis(10)).await;
+    // Its heartbeat after 3.3 s, and more tries after that than somebody has who is not queued.
+    faults.fail_next(4);
+    sleep(secs(8)).await;
+    holder.release().await.unwrap();
+    let guard = waiting.await.unwrap().unwrap();
+    guard.release().await.unwrap();
+
+    let holder = b.lock("k").unwrap().exclusive().acquire().await.unwrap();
+    let waiting = tokio::spawn(a.lock("k").unwrap().exclusive().acquire());
+    sleep(millis(10)).await;
+    faults.partition(true);
+    let error = timeout(secs(20), waiting).await.expect("it gives up").unwrap().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Indeterminate), "{error}");
+    holder.release().await.unwrap();
 }
