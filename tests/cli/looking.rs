@@ -29,8 +29,8 @@ fn inspect_shows_holder_and_waiters() {
         format!("key      {:?}   backend {}   mode exclusive   fence {token}", stage.key(), stage.url())
     );
     assert!(lines[1].starts_with("holder   ci-7/1   since 00:00:0"), "{text}");
-    assert!(lines[1].ends_with(&format!("renewed -   token {token}   note \"release 1.9\"")), "{text}");
-    assert!(lines[1].contains("   ttl -   left 2") || lines[1].contains("left 30s"), "{text}");
+    assert!(lines[1].ends_with(&format!("token {token}   note \"release 1.9\"")), "{text}");
+    assert!(lines[1].contains("   left 2") || lines[1].contains("   left 30s"), "{text}");
     assert_eq!(lines[2], "waiting  2");
     assert!(lines[3].starts_with("  1  exclusive  \"ci 9\"   00:00:0"), "{text}");
     assert!(lines[4].starts_with("  2  shared     cron-1   00:00:0"), "{text}");
@@ -41,6 +41,13 @@ fn inspect_shows_holder_and_waiters() {
     assert_eq!(json["fence"].to_string(), token);
     assert_eq!(json["holders"][0]["owner"], "ci-7/1");
     assert_eq!(json["holders"][0]["note"], "release 1.9");
+    let seconds = |claim: &serde_json::Value, field: &str| claim[field].as_f64().unwrap();
+    let left = seconds(&json["holders"][0], "left_seconds");
+    assert!(left > 15.0 && left <= 30.0, "{json:#}");
+    for claim in [&json["holders"][0], &json["waiting"][0], &json["waiting"][1]] {
+        let since = seconds(claim, "since_seconds");
+        assert!(since > 0.0 && since < 30.0 && since.fract() > 0.0, "{json:#}");
+    }
     assert_eq!(json["waiting"][0]["owner"], "ci 9");
     assert_eq!(json["waiting"][1]["mode"], "shared");
     assert!(json["waiting"][1]["token"].is_null());

@@ -8,3 +8,4 @@ mod signals;
 mod stage;
 mod status;
 mod terminal;
+mod voice;

@@ -1,6 +1,7 @@
 //! The chores of this repository: `cargo xtask <chore>`.
 
 mod bench;
+mod report;
 mod setup;
 mod test;
 
@@ -19,6 +20,8 @@ enum Chore {
     Test(test::Args),
     /// Measure how fast it is, beside what the same server can do at best
     Bench(bench::Args),
+    /// Play the conformance suite on every backend, and write what it finds to docs/conformance.md
+    Report(report::Args),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         Chore::Setup => setup::run(),
         Chore::Test(args) => test::run(&args),
         Chore::Bench(args) => bench::run(&args),
+        Chore::Report(args) => report::run(&args),
     };
     done.unwrap_or_else(|error: io::Error| {
         eprintln!("cargo xtask: {error}");

@@ -35,14 +35,14 @@ impl BackendArgs {
             (None, Some(file)) => read(&file)?,
             (None, None) => match (set("FENCELOCK_BACKEND"), set("FENCELOCK_BACKEND_FILE")) {
                 (Some(url), _) => {
-                    url.into_string().map_err(|_| Failure::own("FENCELOCK_BACKEND is not valid UTF-8"))?
+                    url.into_string().map_err(|_| Failure::misuse("FENCELOCK_BACKEND is not valid UTF-8"))?
                 }
                 (None, Some(file)) => read(&PathBuf::from(file))?,
                 (None, None) => String::new(),
             },
         };
         if url.is_empty() {
-            return Err(Failure::own(
+            return Err(Failure::misuse(
                 "no backend given: say which server keeps the locks, with `-b redis://HOST[:PORT]` or \
                  FENCELOCK_BACKEND=redis://HOST[:PORT] in the environment",
             ));
@@ -53,11 +53,14 @@ impl BackendArgs {
 
 fn read(file: &PathBuf) -> Result<String, Failure> {
     let text = fs::read_to_string(file).map_err(|error| {
-        Failure::own(format!("cannot read the backend's URL from {}: {error}", file.display()))
+        Failure::misuse(format!("cannot read the backend's URL from {}: {error}", file.display()))
     })?;
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() {
-        return Err(Failure::own(format!("the first line of {} is to be the backend's URL", file.display())));
+        return Err(Failure::misuse(format!(
+            "the first line of {} is to be the backend's URL",
+            file.display()
+        )));
     }
     Ok(line.to_owned())
 }
@@ -86,8 +89,8 @@ impl Backend {
     }
 
     /// The failure with every secret of the URL blotted out, whoever put it there.
-    pub(crate) fn shield(&self, Failure { code, message }: Failure) -> Failure {
-        let mut message = message.replace(&self.0, &self.public());
+    pub(crate) fn shield(&self, failure: Failure) -> Failure {
+        let mut message = failure.message.replace(&self.0, &self.public());
         if let Some(login) = self.login() {
             let password = login.split_once(':').map_or(login, |(_, password)| password);
             // A short one would blot out half of the message, and is no secret either.
@@ -95,7 +98,7 @@ impl Backend {
                 message = message.replace(secret, "***");
             }
         }
-        Failure { code, message }
+        failure.rephrased(message)
     }
 
     fn login(&self) -> Option<&str> {
@@ -123,8 +126,8 @@ mod tests {
     #[test]
     fn errors_are_shielded() {
         let backend = Backend("redis://web:s3cret@cache".into());
-        let message = "redis://web:s3cret@cache: AUTH web s3cret refused".to_owned();
-        let shielded = backend.shield(Failure { code: 125, message });
+        let failure = Failure::own("redis://web:s3cret@cache: AUTH web s3cret refused");
+        let shielded = backend.shield(failure);
         assert_eq!(shielded.message, "redis://cache: AUTH web *** refused");
     }
 }

@@ -8,8 +8,8 @@ use std::process::{Child, Command, ExitStatus};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
-use crate::exit::say;
 use crate::group;
+use crate::voice::{is_quiet, say};
 
 /// This very program, even when its file was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
@@ -32,7 +32,7 @@ impl Workload {
     /// Starts the child, which stands still until [`begin`](Workload::begin).
     pub(crate) fn start(command: &[OsString], env: &[(&str, &OsStr)]) -> io::Result<Workload> {
         let mut shim = own_command("__exec");
-        shim.arg(std::process::id().to_string()).args(command).process_group(0);
+        shim.args([std::process::id().to_string(), is_quiet().to_string()]).args(command).process_group(0);
         shim.envs(env.iter().copied());
         let process = shim.spawn()?;
         let group = i32::try_from(process.id()).ok().and_then(Pid::from_raw);

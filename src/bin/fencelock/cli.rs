@@ -9,6 +9,7 @@ use crate::backend::BackendArgs;
 use crate::duration::{parse, short};
 use crate::exit::{Failure, NOT_ACQUIRED, TABLE};
 use crate::run::Plan;
+use crate::voice::Volume;
 
 /// The grace of a child, unless the ttl is too short for it.
 const DEFAULT_KILL_AFTER: Duration = Duration::from_secs(5);
@@ -89,6 +90,9 @@ pub(crate) struct RunArgs {
     #[arg(short = 'c', long = "command", value_name = "STR")]
     shell: Option<OsString>,
 
+    #[command(flatten)]
+    pub(crate) volume: Volume,
+
     /// What is locked, any text of up to 512 bytes; then the command and its arguments. Options of fencelock end at KEY
     // One list, so that nothing behind KEY is taken for an option of ours.
     #[arg(value_names = ["KEY", "CMD"], required = true, num_args = 1.., trailing_var_arg = true)]
@@ -100,13 +104,13 @@ impl RunArgs {
     pub(crate) fn plan(self) -> Result<(BackendArgs, Plan), Failure> {
         let RunArgs { ttl, kill_after, .. } = self;
         if ttl < SHORTEST_TTL {
-            return Err(Failure::own(format!("--ttl {ttl:?} is too short: at least {SHORTEST_TTL:?}")));
+            return Err(Failure::misuse(format!("--ttl {ttl:?} is too short: at least {SHORTEST_TTL:?}")));
         }
         // A renewal is due after a third of the lease. What is left of the first half is for its answer to arrive.
         let longest = ttl / 2;
         let grace = kill_after.unwrap_or(DEFAULT_KILL_AFTER.min(ttl / 3));
         if grace > longest {
-            return Err(Failure::own(format!(
+            return Err(Failure::misuse(format!(
                 "--kill-after {} leaves a lease of {} no time to be renewed: at most half of it, {}, or a longer --ttl",
                 short(grace),
                 short(ttl),
@@ -116,9 +120,9 @@ impl RunArgs {
         let (key, command) = split(self.words)?;
         let command = match self.shell {
             Some(line) if command.is_empty() => vec!["/bin/sh".into(), "-c".into(), line],
-            Some(_) => return Err(Failure::own("-c STR and CMD cannot be used together")),
+            Some(_) => return Err(Failure::misuse("-c STR and CMD cannot be used together")),
             None if command.is_empty() => {
-                return Err(Failure::own("no command given: run [OPTIONS] KEY CMD..."));
+                return Err(Failure::misuse("no command given: run [OPTIONS] KEY CMD..."));
             }
             None => command,
         };
@@ -144,7 +148,7 @@ fn split(words: Vec<OsString>) -> Result<(String, Vec<OsString>), Failure> {
     let key = words.next().unwrap_or_default();
     let key = key
         .into_string()
-        .map_err(|key| Failure::own(format!("the key {} is not valid UTF-8", key.display())))?;
+        .map_err(|key| Failure::misuse(format!("the key {} is not valid UTF-8", key.display())))?;
     let mut command: Vec<OsString> = words.collect();
     if command.first().is_some_and(|word| word == "--") {
         command.remove(0);

@@ -34,6 +34,11 @@ impl Moment {
         Moment(self.0.saturating_add(nanos(duration)))
     }
 
+    /// How long after `earlier` it is.
+    pub(crate) fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
     pub(crate) fn minus(self, duration: Duration) -> Moment {
         Moment(self.0.saturating_sub(nanos(duration)))
     }

@@ -1,8 +1,8 @@
-//! How the command ends: its exit codes, and what it says on stderr.
-
-use std::fmt::Display;
+//! How the command ends: its exit codes, and why.
 
 use fencelock::{Error, ErrorKind};
+
+use crate::voice::{insist, say};
 
 /// The lock was not acquired: `EX_TEMPFAIL` of sysexits, "try again later", which programs seldom use themselves.
 pub(crate) const NOT_ACQUIRED: u8 = 75;
@@ -33,24 +33,53 @@ Exit status:
 pub(crate) struct Failure {
     pub(crate) code: u8,
     pub(crate) message: String,
+    /// What was asked for makes no sense: whoever asked must be told, `-q` or not.
+    misuse: bool,
 }
 
 impl Failure {
+    /// The system or this program failed.
     pub(crate) fn own(message: impl Into<String>) -> Failure {
-        Failure { code: OWN_FAILURE, message: message.into() }
+        Failure { code: OWN_FAILURE, message: message.into(), misuse: false }
+    }
+
+    /// The command line, or the environment, is wrong.
+    pub(crate) fn misuse(message: impl Into<String>) -> Failure {
+        Failure { misuse: true, ..Failure::own(message) }
     }
 
     /// An acquire that failed: a lock that others have is a matter of its own, everything else is a failure.
     pub(crate) fn of_acquire(error: &Error, not_acquired: u8) -> Failure {
         // While it waited, or before the child was started: the claim is not held and nothing was done under it.
         let busy = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Lost);
-        Failure { code: if busy { not_acquired } else { OWN_FAILURE }, message: describe(error) }
+        Failure { code: if busy { not_acquired } else { OWN_FAILURE }, ..Failure::from(error) }
+    }
+
+    /// The same failure in other words.
+    pub(crate) fn rephrased(self, message: String) -> Failure {
+        Failure { message, ..self }
+    }
+
+    /// Says why; gives the exit code.
+    pub(crate) fn tell(self) -> u8 {
+        if self.misuse {
+            insist(self.message);
+        } else {
+            say(self.message);
+        }
+        self.code
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Failure {
+        Failure { misuse: error.kind() == ErrorKind::InvalidArgument, ..Failure::own(describe(error)) }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure::own(describe(&error))
+        Failure::from(&error)
     }
 }
 
@@ -71,11 +100,4 @@ pub(crate) fn describe(error: &Error) -> String {
 /// The status for an end by `signal`.
 pub(crate) fn by_signal(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
-}
-
-/// Says something on stderr, marked as ours: the child's own output goes there too.
-pub(crate) fn say(message: impl Display) {
-    use std::io::Write as _;
-    // Nobody may be listening any more; that must not end a process that guards a child.
-    let _ = writeln!(std::io::stderr(), "fencelock: {message}");
 }

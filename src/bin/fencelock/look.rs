@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{BreakArgs, InspectArgs, ListArgs};
 use crate::duration::{clock, short};
-use crate::exit::{Failure, NOTHING, say};
+use crate::exit::{Failure, NOTHING};
+use crate::voice::say;
 
 /// Shows who holds a lock and who waits for it.
 pub(crate) async fn inspect(args: InspectArgs) -> Result<u8, Failure> {
@@ -30,7 +31,8 @@ pub(crate) async fn inspect(args: InspectArgs) -> Result<u8, Failure> {
 pub(crate) async fn break_lock(args: BreakArgs) -> Result<u8, Failure> {
     let target = match (args.token, args.owner) {
         (Some(token), _) => BreakTarget::Token(
-            FencingToken::new(token).ok_or_else(|| Failure::own(format!("{token} is no fencing token")))?,
+            FencingToken::new(token)
+                .ok_or_else(|| Failure::misuse(format!("{token} is no fencing token")))?,
         ),
         (None, Some(owner)) => BreakTarget::Owner(owner.into()),
         (None, None) => BreakTarget::Holders,
@@ -89,11 +91,12 @@ fn as_text(key: &str, backend: &str, snapshot: &Snapshot) -> String {
     let mut lines = vec![format!("key      {}   backend {backend}   mode {mode}   fence {fence}", word(key))];
     lines.extend(snapshot.holders.iter().map(|holder| {
         format!(
-            "holder   {}   since {}   ttl -   left {}   renewed -   token {}   note {}",
+            "holder   {}   since {}   left {}   token {}{}   note {}",
             name(holder),
             clock(holder.age),
             short(holder.left),
             or_dash(holder.token),
+            if holder.upgrading { "   upgrading" } else { "" },
             or_dash(holder.note.as_ref().map(|note| format!("{note:?}"))),
         )
     }));
@@ -131,7 +134,7 @@ fn as_json(key: &str, backend: &str, snapshot: &Snapshot) -> Value {
     })
 }
 
-/// One claim with the fields of the text. What the server does not tell is null there and `-` here.
+/// One claim with the fields of the text. What there is not, such as a note, is null here and `-` there.
 fn claim(claim: &ClaimInfo) -> Value {
     json!({
         "id": claim.id.to_string(),
@@ -140,9 +143,7 @@ fn claim(claim: &ClaimInfo) -> Value {
         "note": claim.note.as_deref(),
         "token": claim.token.map(FencingToken::get),
         "since_seconds": claim.age.as_secs_f64(),
-        "ttl_seconds": null,
         "left_seconds": claim.left.as_secs_f64(),
-        "renewed_seconds": null,
         "upgrading": claim.upgrading,
     })
 }
@@ -164,7 +165,7 @@ fn broken_line(claim: &ClaimInfo) -> String {
 }
 
 /// Who it is: the owner, or the claim's id.
-fn name(claim: &ClaimInfo) -> String {
+pub(crate) fn name(claim: &ClaimInfo) -> String {
     claim.owner.as_deref().map_or_else(|| claim.id.to_string(), word)
 }
 
@@ -177,7 +178,35 @@ fn word(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use fencelock::{ClaimId, Mode};
+
     use super::*;
+
+    #[test]
+    fn text_and_json_have_the_same_fields() {
+        let holder = ClaimInfo {
+            id: ClaimId::from_bits(1),
+            mode: Mode::Shared,
+            owner: Some("web-3".into()),
+            note: None,
+            token: FencingToken::new(7),
+            age: Duration::from_millis(161_500),
+            left: Duration::from_millis(21_400),
+            upgrading: true,
+        };
+        let snapshot = Snapshot { holders: vec![holder], waiters: Vec::new() };
+        let text = as_text("k", "memory:", &snapshot);
+        let line = "holder   web-3   since 00:02:41   left 21.4s   token 7   upgrading   note -";
+        assert_eq!(text.lines().nth(1), Some(line));
+        let json = as_json("k", "memory:", &snapshot)["holders"][0].take();
+        let expected = json!({
+            "id": ClaimId::from_bits(1).to_string(), "mode": "shared", "owner": "web-3", "since_seconds": 161.5,
+            "left_seconds": 21.4, "token": 7, "upgrading": true, "note": null,
+        });
+        assert_eq!(json, expected);
+    }
 
     #[test]
     fn words_stay_and_the_rest_is_quoted() {

@@ -16,6 +16,8 @@ mod shim;
 mod signals;
 mod supervise;
 mod terminal;
+mod tidings;
+mod voice;
 mod watch;
 
 use std::env;
@@ -25,7 +27,8 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Verb};
-use crate::exit::{Failure, OWN_FAILURE, say};
+use crate::exit::{Failure, OWN_FAILURE};
+use crate::voice::insist;
 
 fn main() -> ExitCode {
     ExitCode::from(dispatch())
@@ -40,10 +43,7 @@ fn dispatch() -> u8 {
         Some(_) | None => {}
     }
     match Cli::try_parse() {
-        Ok(cli) => execute(cli.command).unwrap_or_else(|Failure { code, message }| {
-            say(message);
-            code
-        }),
+        Ok(cli) => execute(cli.command).unwrap_or_else(Failure::tell),
         Err(error) => usage(&error),
     }
 }
@@ -79,6 +79,6 @@ fn usage(error: &clap::Error) -> u8 {
         eprint!("{text}");
         return OWN_FAILURE;
     }
-    say(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    insist(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
     OWN_FAILURE
 }

@@ -11,10 +11,14 @@ use tokio::time::timeout;
 
 use crate::child::Workload;
 use crate::cli::RunArgs;
-use crate::exit::{Failure, LOST, OWN_FAILURE, by_signal, describe, say};
+use crate::clock::Moment;
+use crate::duration::short;
+use crate::exit::{Failure, LOST, OWN_FAILURE, by_signal, describe};
 use crate::signals::{ENDING, OTHERS, Signals};
 use crate::supervise::{Loss, Supervisor};
 use crate::terminal::Terminal;
+use crate::tidings::in_the_way;
+use crate::voice::{say, tell};
 use crate::watch::Guardian;
 
 /// How long the withdrawal from the queue may take, for whoever pressed Ctrl-C.
@@ -50,6 +54,7 @@ struct End {
 
 /// Acquires, runs, releases; gives the exit code.
 pub(crate) async fn run(args: RunArgs) -> Result<u8, Failure> {
+    args.volume.set();
     let (backend, plan) = args.plan()?;
     let backend = backend.find()?;
     if backend.is_private() {
@@ -65,7 +70,15 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8, Failure> {
 }
 
 async fn with_client(plan: &Plan, locks: &LockClient, signals: &mut Signals) -> Result<u8, Failure> {
-    let guard = match signals.or(acquire(plan, locks)).await {
+    let asked = Moment::now();
+    let acquired = async {
+        tokio::select! {
+            biased;
+            acquired = acquire(plan, locks) => acquired,
+            never = in_the_way(locks, &plan.key) => match never {},
+        }
+    };
+    let guard = match signals.or(acquired).await {
         Err(signal) => return Ok(withdraw(locks, signals, signal).await),
         Ok(Err(error)) => {
             if error.may_have_happened() {
@@ -75,6 +88,9 @@ async fn with_client(plan: &Plan, locks: &LockClient, signals: &mut Signals) -> 
         }
         Ok(Ok(guard)) => guard,
     };
+    let (key, granted) = (plan.key.as_str(), Moment::now());
+    let waited = short(granted.since(asked));
+    tell(format_args!("granted {key:?} {}, token {}, after {waited}", guard.mode(), guard.token()));
     // Started only now: while waiting, perhaps for hours, there is nothing to guard.
     let guardian = match signals.or(Guardian::start(plan.grace.mul_f64(0.9))).await {
         Err(signal) => {
@@ -92,7 +108,9 @@ async fn with_client(plan: &Plan, locks: &LockClient, signals: &mut Signals) -> 
     let End { status, loss } = ended?;
     match released {
         _ if loss.is_some() => return Ok(LOST),
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => {
+            tell(format_args!("released {key:?}, held for {}", short(Moment::now().since(granted))));
+        }
         Ok(Err(error)) if error.kind() == ErrorKind::Lost => {
             say(format_args!("lock {:?} lost while the command ran: {}", plan.key, error.message()));
             return Ok(LOST);
@@ -174,7 +192,10 @@ async fn under_lock(
 async fn withdraw(locks: &LockClient, signals: &mut Signals, signal: Signal) -> u8 {
     let left = timeout(TO_WITHDRAW, locks.close());
     match signals.or(left).await {
-        Ok(Ok(Ok(()))) => by_signal(signal.as_raw()),
+        Ok(Ok(Ok(()))) => {
+            tell("withdrawn by a signal");
+            by_signal(signal.as_raw())
+        }
         Ok(Ok(Err(_)) | Err(_)) => {
             say("the server did not confirm the withdrawal; it forgets this claim in a few seconds");
             by_signal(signal.as_raw())

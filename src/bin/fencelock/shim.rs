@@ -1,4 +1,4 @@
-//! What the child is before it becomes its command: this program again, as `fencelock __exec PID CMD…`.
+//! What the child is before it becomes its command: this program again, as `fencelock __exec PID QUIET CMD…`.
 //!
 //! A process can ask for its parent's death to end it only from inside, between its start and its exec. Doing that in
 //! a process of our own needs no unsafe code.
@@ -10,15 +10,18 @@ use std::process::Command;
 
 use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 
-use crate::exit::{NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE, say};
+use crate::exit::{NOT_EXECUTABLE, NOT_FOUND, OWN_FAILURE};
+use crate::voice::{Volume, say};
 
 /// Becomes the command. Returns only when that fails, with the exit code.
 pub(crate) fn run(mut args: impl Iterator<Item = OsString>) -> u8 {
     let parent = args.next().and_then(|pid| pid.to_str()?.parse().ok());
-    let (Some(parent), Some(program)) = (parent, args.next()) else {
+    let quiet = args.next().and_then(|quiet| quiet.to_str()?.parse().ok());
+    let (Some(parent), Some(quiet), Some(program)) = (parent, quiet, args.next()) else {
         say("__exec is for fencelock itself");
         return OWN_FAILURE;
     };
+    Volume::quiet_if(quiet).set();
     if let Err(error) = stand_at_the_gate(parent) {
         say(format_args!("cannot prepare the command: {error}"));
         return OWN_FAILURE;

@@ -9,10 +9,11 @@ use tokio::signal::unix::{self, SignalKind};
 
 use crate::child::Workload;
 use crate::clock::{Alarm, Moment};
-use crate::exit::say;
 use crate::leash::{Due, Leash};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
+use crate::tidings::Renewals;
+use crate::voice::{say, tell};
 use crate::watch::Guardian;
 
 /// How often the rest of an ending group is looked at.
@@ -55,6 +56,7 @@ impl Supervisor<'_> {
         let mut forward = None;
         let mut told = Moment::from_nanos(0);
         let mut guarded = true;
+        let mut renewals = Renewals::new(self.guard.ttl(), self.deadline());
         self.look(&mut leash, &mut loss);
         if !leash.is_ending() {
             self.child.begin();
@@ -79,6 +81,11 @@ impl Supervisor<'_> {
                 break;
             }
             let deadline = self.deadline();
+            if !leash.is_ending()
+                && let Some(news) = renewals.look(self.guard.key(), deadline, now)
+            {
+                tell(news);
+            }
             if guarded && !leash.is_ending() && deadline > told {
                 told = deadline;
                 guarded = self.guardian.tell(deadline);
