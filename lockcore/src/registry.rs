@@ -1,6 +1,6 @@
 //! The claims of one client that wait or hold: what the renewal task works through, and what `close` ends.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::bell::News;
 use crate::claim::Claim;
 use crate::clock::LocalTime;
 
-/// Enough slabs that two threads seldom meet on one.
+/// Enough slabs that few threads share one.
 const SLABS: usize = 16;
 
 /// What the renewal task does for a claim that is due.
@@ -74,13 +74,20 @@ struct Entries {
     free: Vec<usize>,
 }
 
+/// Where this thread puts its entries: what it takes out again is then in its cache and in no other's.
+fn own_slab() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static OWN: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SLABS);
+    OWN.try_with(|slab| *slab).unwrap_or(0)
+}
+
 impl Registry {
     pub(crate) fn new() -> Registry {
         Registry { slabs: Default::default(), planned: AtomicU64::new(u64::MAX), nudge: Notify::new() }
     }
 
     pub(crate) fn insert(&self, entry: Entry) -> Slot {
-        let slab = usize::try_from(entry.claim.id().to_bits() & 0xf).unwrap_or(0) % SLABS;
+        let slab = own_slab();
         let due = entry.due;
         let mut entries = self.lock(slab);
         let position = if let Some(position) = entries.free.pop() {
