@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lockcore::{
-    Attempt, BreakTarget, Capabilities, Claim, ClaimInfo, Conversion, Error, Key, KeyPrefix, Lease,
-    LeaseClock, LockBackend, Page, PageToken, Queue, Release, Released, Renewal, Result, Snapshot,
+    Attempt, BreakTarget, Capabilities, Claim, ClaimInfo, Conversion, Error, ErrorKind, Key, KeyPrefix,
+    Lease, LeaseClock, LockBackend, Page, PageToken, Queue, Release, Released, Renewal, Result, Snapshot,
     TokenStrength, Wake,
 };
 use redis::{Cmd, Value};
@@ -225,10 +225,7 @@ impl RedisBackend {
     async fn page(&self, operation: &Operation, prefix: &KeyPrefix, page: &PageToken) -> Result<Page> {
         let cursor = page.0.as_deref().unwrap_or("0");
         if cursor.parse::<u64>().is_err() {
-            return Err(Error::new(
-                lockcore::ErrorKind::InvalidArgument,
-                "this page token is not one of ours",
-            ));
+            return Err(Error::new(ErrorKind::InvalidArgument, "this page token is not one of ours"));
         }
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(self.requests.keys.pattern(prefix)).arg("COUNT").arg(SCAN_COUNT);
@@ -248,8 +245,12 @@ impl RedisBackend {
         let used = self.link.run_all(operation, &looks).await;
         let mut page = Page { keys: Vec::new(), next: (cursor != "0").then_some(PageToken(Some(cursor))) };
         for (key, used) in keys.into_iter().zip(used) {
-            if used.map_err(Trouble::error)? == Value::Int(1) {
-                page.keys.push(key);
+            match used {
+                Ok(Value::Int(1)) => page.keys.push(key),
+                Ok(_) => {}
+                // Of another type: somebody else's, and no lock.
+                Err(trouble) if trouble.kind == ErrorKind::Conflict => {}
+                Err(trouble) => return Err(trouble.error()),
             }
         }
         Ok(page)

@@ -32,7 +32,12 @@ fn line_of(effect: &Effect) -> Line {
 }
 
 struct Pair {
-    backend: Arc<RedisBackend>,
+    /// Two clients, each with its own channel and its own time for which tokens are kept.
+    backends: [Arc<RedisBackend>; 2],
+    which: usize,
+    last_now: f64,
+    /// By how much the lock's clock is ahead of the server's.
+    ahead: u64,
     messages: UnboundedReceiver<Vec<u8>>,
     _listener: MultiplexedConnection,
     state: LockState,
@@ -46,11 +51,11 @@ struct Pair {
 
 impl Pair {
     fn requests(&self) -> &Requests {
-        &self.backend.requests
+        &self.backends[self.which].requests
     }
 
     fn link(&self) -> &Link {
-        &self.backend.link
+        &self.backends[self.which].link
     }
 
     /// What led to a failure.
@@ -92,6 +97,17 @@ impl Pair {
         }
     }
 
+    /// Owners that begin with each other, or like their index.
+    fn owner(&mut self) -> String {
+        match self.random.u32(0..5) {
+            0 => "a".into(),
+            1 => "a\0".into(),
+            2 => "ab".into(),
+            3 => "0000".into(),
+            _ => "b".repeat(self.random.usize(1023..=1024)),
+        }
+    }
+
     fn new_claim(&mut self) -> Arc<Claim> {
         let mode = self.mode();
         let ttl = Duration::from_micros(match self.random.u32(0..4) {
@@ -102,8 +118,7 @@ impl Pair {
         });
         let longest = if self.random.bool() { 30_000 } else { 2_000_000 };
         let waiter_ttl = Duration::from_micros(self.random.u64(10_000..longest));
-        let owner = ["", "", "a", "a\0", "ab"][self.random.usize(0..5)];
-        let owner: Option<Arc<str>> = (!owner.is_empty()).then(|| owner.into());
+        let owner: Option<Arc<str>> = (self.random.u32(0..7) > 1).then(|| self.owner().into());
         let note = [None, Some("".into()), Some("why {}".into())][self.random.usize(0..3)].clone();
         let take_over = owner.is_some() && self.bias == 0 && self.random.bool();
         let claim = Claim::new(self.key.clone(), mode, ttl)
@@ -127,14 +142,46 @@ impl Pair {
             // At the beginning of time nothing has expired.
             let holders = self.state.clone().inspect(Moment::from_micros(0), &mut Vec::new()).holders;
             let holds = |claim: &&Arc<Claim>| holders.iter().any(|info| info.id == claim.id());
-            if let Some(holder) = self.claims.iter().find(holds) {
-                return holder.clone();
+            let held: Vec<Arc<Claim>> = self.claims.iter().filter(holds).cloned().collect();
+            if !held.is_empty() {
+                return held[self.random.usize(0..held.len())].clone();
             }
         }
         self.claims[self.random.usize(0..self.claims.len())].clone()
     }
 
+    /// Where the lock's clock stands, as against this machine's.
+    #[expect(clippy::cast_precision_loss, reason = "microseconds lie below 2^53")]
+    fn saw(&mut self, now: Moment) {
+        self.last_now = now.as_micros() as f64;
+        self.ahead = now.as_micros().saturating_sub(wall_micros());
+    }
+
+    /// Changes the header as if the server's clock had been set, or as if its key were about to expire.
+    async fn meddle(&mut self) {
+        let header = self.header();
+        let mut get = redis::cmd("GET");
+        get.arg(&header);
+        let Ok(Value::BulkString(head)) = self.link().send(&get, "test").await else { return };
+        let number = |at: usize| f64::from_le_bytes(head[at..at + 8].try_into().unwrap());
+        let step = f64::from(self.random.u32(0..25_000));
+        let (what, at, value) = match self.random.u32(0..3) {
+            // The moment last seen; in a header of form N it is also since when the claim holds.
+            0 if head[2] != b'N' => ("back", 3, number(3).max(self.last_now) + step),
+            1 => ("forward", 11, number(11) + step),
+            _ => ("expires", 35, 0.0),
+        };
+        self.log.push(format!("meddled: {what} {step}"));
+        let mut set = redis::cmd("SETRANGE");
+        set.arg(&header).arg(at).arg(&value.to_le_bytes());
+        self.link().send(&set, "test").await.unwrap();
+    }
+
     async fn step(&mut self) {
+        self.which = usize::from(self.random.u32(0..4) == 0);
+        if self.random.u32(0..12) == 0 {
+            self.meddle().await;
+        }
         match self.random.u32(0..100) {
             0..40 => {
                 let claim = if self.random.u32(0..4) == 0 { self.some_claim() } else { self.new_claim() };
@@ -160,7 +207,7 @@ impl Pair {
                 let target = match self.random.u32(0..6) {
                     0 => BreakTarget::All,
                     1 => BreakTarget::Holders,
-                    2 => BreakTarget::Owner(["a", "a\0", "ab"][self.random.usize(0..3)].into()),
+                    2 => BreakTarget::Owner(self.owner().as_str().into()),
                     3 => match lockcore::FencingToken::new(self.state.last_token()) {
                         Some(token) => BreakTarget::Token(token),
                         None => BreakTarget::All,
@@ -177,7 +224,7 @@ impl Pair {
     /// Some time, or until about the moment at which a lease runs out.
     async fn sleep(&mut self) {
         let some = Duration::from_micros(self.random.u64(0..30_000));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = Duration::from_micros(wall_micros() + self.ahead);
         let until_expiry =
             self.state.next_expiry().map(|at| Duration::from_micros(at.as_micros()).saturating_sub(now));
         let time = until_expiry.filter(|&time| time < Duration::from_millis(40)).unwrap_or(some);
@@ -186,9 +233,10 @@ impl Pair {
 
     async fn acquire(&mut self, claim: Arc<Claim>, queue: Queue) {
         let mut effects = Vec::new();
-        let operation = &self.backend.scripts.acquire;
+        let operation = &self.backends[self.which].scripts.acquire;
         let command = self.requests().acquire(operation, &self.header(), &claim, queue);
         let (answer, now) = self.answer(operation, &command).await;
+        self.saw(now);
         let expected = self.state.acquire(now, &claim, queue, &mut effects);
         self.log.push(format!("{now:?} acquire {claim:?} {queue:?} -> {answer:?}"));
         assert_eq!(answer.attempt().unwrap(), expected, "{:#?}", self.last());
@@ -197,9 +245,10 @@ impl Pair {
 
     async fn renew(&mut self, renewal: Renewal) {
         let mut effects = Vec::new();
-        let operation = &self.backend.scripts.renew;
+        let operation = &self.backends[self.which].scripts.renew;
         let command = self.requests().renew(operation, &self.header(), &renewal);
         let (answer, now) = self.answer(operation, &command).await;
+        self.saw(now);
         let expected = self.state.renew(now, renewal.claim.id(), renewal.ttl, renewal.order, &mut effects);
         self.log.push(format!("{now:?} {renewal:?} -> {answer:?}"));
         assert_eq!(answer.lease().ok(), expected.ok(), "{:#?}", self.last());
@@ -208,10 +257,11 @@ impl Pair {
 
     async fn convert(&mut self, conversion: Conversion) {
         let mut effects = Vec::new();
-        let operation = &self.backend.scripts.convert;
+        let operation = &self.backends[self.which].scripts.convert;
         let command = Requests::convert(operation, &self.header(), &conversion);
         let (answer, now) = self.answer(operation, &command).await;
         let id = conversion.claim.id();
+        self.saw(now);
         let expected = self.state.convert(now, id, conversion.to, conversion.order, &mut effects);
         self.log.push(format!("{now:?} {conversion:?} -> {answer:?}"));
         let answer = match answer {
@@ -230,10 +280,11 @@ impl Pair {
 
     async fn release(&mut self, release: Release) {
         let mut effects = Vec::new();
-        let operation = &self.backend.scripts.release;
+        let operation = &self.backends[self.which].scripts.release;
         let command = Requests::release(operation, &self.header(), &release);
         let (answer, now) = self.answer(operation, &command).await;
         let Release { claim, answered, only_waiting } = &release;
+        self.saw(now);
         let expected = self.state.release(now, claim.id(), *answered, *only_waiting, &mut effects);
         self.log.push(format!("{now:?} {release:?} -> {answer:?}"));
         assert_eq!(answer.released(), expected, "{:#?}", self.last());
@@ -242,9 +293,10 @@ impl Pair {
 
     async fn break_claims(&mut self, target: &BreakTarget) {
         let mut effects = Vec::new();
-        let operation = &self.backend.scripts.break_claims;
+        let operation = &self.backends[self.which].scripts.break_claims;
         let command = Requests::break_claims(operation, &self.header(), target);
         let (answer, now) = self.list(operation, &command).await;
+        self.saw(now);
         let expected = self.state.break_claims(now, target, &mut effects);
         self.log.push(format!("{now:?} {target:?} -> {answer:?}"));
         assert_eq!(answer, expected, "{:#?}", self.last());
@@ -253,8 +305,9 @@ impl Pair {
 
     async fn inspect(&mut self) {
         let mut effects = Vec::new();
-        let operation = &self.backend.scripts.inspect;
+        let operation = &self.backends[self.which].scripts.inspect;
         let (answer, now) = self.list(operation, &Requests::look(operation, &self.header())).await;
+        self.saw(now);
         let expected = self.state.inspect(now, &mut effects);
         self.log.push(format!("{now:?} inspect"));
         assert_eq!(reply::snapshot(answer), expected, "{:#?}", self.last());
@@ -280,6 +333,10 @@ impl Pair {
     }
 }
 
+fn wall_micros() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros().try_into().unwrap()
+}
+
 /// Everything that is published under the prefix.
 async fn listen(url: &str) -> (MultiplexedConnection, UnboundedReceiver<Vec<u8>>) {
     let (sender, receiver) = unbounded_channel();
@@ -300,7 +357,17 @@ async fn listen(url: &str) -> (MultiplexedConnection, UnboundedReceiver<Vec<u8>>
 async fn pair(server: &RedisServer, seed: u64) -> Pair {
     let (listener, messages) = listen(&server.url()).await;
     Pair {
-        backend: RedisBackend::connect(&server.url()).await.unwrap(),
+        backends: [
+            RedisBackend::connect(&server.url()).await.unwrap(),
+            RedisBackend::builder(&server.url())
+                .fence_keep(Duration::from_millis(1))
+                .connect()
+                .await
+                .unwrap(),
+        ],
+        which: 0,
+        last_now: 0.0,
+        ahead: 0,
         messages,
         _listener: listener,
         state: LockState::default(),

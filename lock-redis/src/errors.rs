@@ -85,13 +85,17 @@ const AWAY: [(&str, &str); 10] = [
 
 fn judge(code: &str, detail: &str, name: Option<&str>) -> (ErrorKind, String) {
     let said = format!("the server said {code} {detail}");
-    // Before version 7 the error of a command in a script comes inside the text of another.
-    let says =
-        |word: &str| code == word || (code == "ERR" && detail.split([' ', ':']).any(|each| each == word));
+    // Before version 7 the error of a command in a script comes inside the text of another, some with their dash.
+    let says = |word: &str| {
+        code == word
+            || (code == "ERR" && detail.split([' ', ':']).any(|each| each.trim_start_matches('-') == word))
+    };
     if let Some((_, advice)) = AWAY.iter().find(|(word, _)| says(word)) {
         return (ErrorKind::Unavailable, format!("{advice} ({said})"));
     }
-    if ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|word| says(word)) {
+    if ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|word| says(word))
+        || detail.contains("The user executing the script can't")
+    {
         return (
             ErrorKind::Denied,
             format!("the server refused the user, the password or the permission ({said})"),
@@ -125,6 +129,14 @@ mod tests {
         );
         assert_eq!(kind("OOM", "command not allowed"), ErrorKind::Unavailable);
         assert_eq!(kind("ERR", "user_script:2: OOM command not allowed"), ErrorKind::Unavailable);
+        let old = "Error running script (call to f_ab): @user_script:4: @user_script: 4: ";
+        for (error, expected) in [
+            ("-OOM command not allowed when used memory > 'maxmemory'.", ErrorKind::Unavailable),
+            ("-READONLY You can't write against a read only replica.", ErrorKind::Unavailable),
+            ("The user executing the script can't run this command or subcommand", ErrorKind::Denied),
+        ] {
+            assert_eq!(judge("ERR", &format!("{old}{error}"), None).0, expected, "{error}");
+        }
         assert_eq!(kind("NOPERM", "this user has no permissions"), ErrorKind::Denied);
         assert_eq!(kind("ERR", "syntax error"), ErrorKind::Other);
         assert!(judge("WRONGTYPE", "", Some("lock/{a}")).1.contains("lock/{a}"));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::backend::{LockBackend, Release};
 use crate::capability::{Capabilities, LeaseClock};
@@ -28,6 +29,9 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
 /// How long one request may take unless the client says otherwise.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many ask at once who is in their way.
+const ASKING: usize = 4;
 
 /// Locks on one server. Cheap to clone; all clones share one connection, one renewal task and one reaper.
 ///
@@ -66,6 +70,8 @@ pub(crate) struct Inner {
     tasks: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     closed: AtomicBool,
+    /// Turns for those who ask who is in their way.
+    pub(crate) asking: Semaphore,
 }
 
 /// What a client gives to its claims unless they say otherwise.
@@ -137,6 +143,7 @@ impl LockClientBuilder {
             tasks: Arc::new(AtomicBool::new(false)),
             ended,
             closed: AtomicBool::new(false),
+            asking: Semaphore::new(ASKING),
         }))
     }
 }

@@ -281,16 +281,25 @@ impl Wanted {
     /// Such as `blocked by exclusive holder web-3 (for 42s), 2 ahead`.
     async fn blocked_by(&self, claim: Option<&Claim>) -> String {
         let client = &self.lock.client;
-        let request = client.backend.clone().inspect(self.lock.key.clone());
+        let (asker, key) = (client.clone(), self.lock.key.clone());
+        // An answer is as long as the queue: a crowd whose waits end at once must not ask for as many of them at once.
+        let request = Box::pin(async move {
+            let _turn = asker.asking.acquire().await;
+            asker.backend.clone().inspect(key).await
+        });
         let Ok(snapshot) = bounded(request, client.settings.request_timeout).await else {
             return "the server did not say who is in the way".into();
         };
-        let ours =
-            snapshot.waiters.iter().position(|waiter| claim.is_some_and(|claim| waiter.id == claim.id()));
-        let ahead = ours.unwrap_or(snapshot.waiters.len());
-        match snapshot.holders.first().or(snapshot.waiters[..ahead].first()) {
-            Some(blocker) => format!("blocked by {blocker}, {ahead} ahead"),
-            None => "free again just now".into(),
+        let ahead = match claim {
+            None => Some(snapshot.waiters.len()),
+            // Unknown when it was withdrawn before the answer.
+            Some(claim) => snapshot.waiters.iter().position(|waiter| waiter.id == claim.id()),
+        };
+        let blocker = snapshot.holders.first().or(snapshot.waiters[..ahead.unwrap_or(0)].first());
+        match (blocker, ahead) {
+            (Some(blocker), Some(ahead)) => format!("blocked by {blocker}, {ahead} ahead"),
+            (Some(blocker), None) => format!("blocked by {blocker}"),
+            (None, _) => "free again just now".into(),
         }
     }
 }

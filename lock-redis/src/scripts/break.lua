@@ -15,9 +15,9 @@
       ids[1] = which
     elseif what == 'token' then
       add(call('ZRANGEBYSCORE', key .. 't', which, which), 1)
-    elseif what == 'owner' then
+    elseif what == 'owner' and #which <= 1024 then -- nobody has a longer one, and 16 bits could not count it
       add(by_owner({ rest = pack('<HHc0', 0, #which + 1, '=' .. which) }), -32)
-    else
+    elseif what == 'holders' or what == 'all' then
       add(call('ZRANGE', key .. 't', '0', '-1'), 1)
       if what == 'all' then add(call('ZRANGE', key .. 'q', '0', '-1'), 1) end
     end

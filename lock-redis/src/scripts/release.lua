@@ -78,7 +78,10 @@ end
   local id, flags = ARGV[1], tonumber(ARGV[2] or 0)
   local e = get(id)
   if flags >= 2 and e and e.token > 0 then return finish(granted(e)) end
-  if e then take_out(e) end
+  if e then
+    if e == lock.solo then call('DEL', key .. 'x') end -- as above: it is not there, but has been removed
+    take_out(e)
+  end
   if flags % 2 == 1 then remember(id) end
   if not e then return finish(pack('<c1d', 'N', now)) end
   hand_over()

@@ -77,6 +77,7 @@
       local solo, lasts = lock.solo, lock.raw
       if lock.waiters + lock.holders > 0 and lock.horizon > lasts then lasts = lock.horizon end
       if solo and lock.raw + solo.expires - now > lasts then lasts = lock.raw + solo.expires - now end
+      if lock.raw + lock.tombs - now > lasts then lasts = lock.raw + lock.tombs - now end
       local again = lasts + FENCE_KEEP > lock.keep
       if again then lock.keep = lasts + FENCE_KEEP + DAY end
       local form = solo and 'f1H' or (lock.waiters + lock.holders > 0 and 'f1S' or 'f1F')

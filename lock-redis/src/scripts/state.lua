@@ -60,6 +60,10 @@ local function slow()
         conflict('')
       end
       if lock.solo then lock.holders, lock.exclusive = 1, e.mode == 0 and 1 or 0 end
+      if lock.horizon <= lock.raw and (lock.waiters > 0 or form == 'f1S') then -- those keys have vanished by themselves
+        lock.waiters, lock.owned, lock.dirty = 0, 0, true
+        if form == 'f1S' then lock.holders, lock.exclusive, lock.bound, lock.bounds, lock.upgrading = 0, 0, 0, 0, '' end
+      end
     end
     lock.now = lock.raw + lock.off
     if lock.now < lock.seen then -- the clock went back: the offset takes up the difference
@@ -264,9 +268,10 @@ local function slow()
   end
 
   local function remember(id)
-    lock.tombs, lock.dirty = now + FORGET, true
+    -- Another client may remember for longer.
+    lock.tombs, lock.dirty = math.max(lock.tombs, now + FORGET), true
     call('ZREMRANGEBYSCORE', key .. 'd', '-inf', now)
-    call('ZADD', key .. 'd', 'GT', lock.tombs, id)
-    call('PEXPIRE', key .. 'd', math.ceil(FORGET / 1000))
+    call('ZADD', key .. 'd', 'GT', now + FORGET, id)
+    call('PEXPIRE', key .. 'd', math.ceil((lock.tombs - now) / 1000))
   end
 

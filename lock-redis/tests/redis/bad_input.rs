@@ -89,6 +89,9 @@ async fn a_user_with_just_the_rights_that_the_docs_name() {
     let one = claim("a", Mode::Exclusive);
     granted(&backend, &one).await;
     release(&backend, &one).await.unwrap();
+    // Without the clock nothing is done, and why is told.
+    server.command(&["ACL", "SETUSER", "locks", "-time"]).unwrap();
+    assert_eq!(kind(acquire(&backend, &one).await), ErrorKind::Denied);
     // Another prefix is not theirs.
     let outside = RedisBackend::builder(&url).prefix("other/").connect().await;
     assert_eq!(kind(outside), ErrorKind::Denied);
@@ -169,12 +172,19 @@ async fn a_server_without_memory() {
     queued(&backend, &two).await;
     let alone = claim("b", Mode::Exclusive);
     granted(&backend, &alone).await;
+    // The clock went back since this one was granted.
+    let longer_ago = claim("d", Mode::Exclusive);
+    let seen = granted(&backend, &longer_ago).await.fence.token.get() + 10_000_000;
+    #[expect(clippy::cast_precision_loss, reason = "microseconds lie below 2^53")]
+    let seen = (seen as f64).to_le_bytes();
+    server.command(&[&b"SETRANGE"[..], b"lock/{d}", b"3", &seen]).unwrap();
     server.command(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
     let error = acquire(&backend, &claim("c", Mode::Exclusive)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.message().contains("maxmemory"), "{error}");
     // Letting go always works.
     release(&backend, &alone).await.unwrap();
+    release(&backend, &longer_ago).await.unwrap();
     release(&backend, &one).await.unwrap();
     release(&backend, &two).await.unwrap();
 }

@@ -235,3 +235,27 @@ async fn a_clock_that_goes_back_neither_freezes_nor_revives_anything() {
         "an hour of the old clock was seen"
     );
 }
+
+/// Everybody whose wait is over asks who is in the way, and each answer is as long as the queue: together they must not
+/// exceed what the server keeps for one client before it cuts the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_that_gives_up_at_once_keeps_its_connection() {
+    const CROWD: usize = 1000;
+    let server = RedisServer::start().unwrap();
+    let held = claim("a", Mode::Exclusive);
+    granted(&connect(&server).await, &held).await;
+    let backend = connect(&server).await;
+    let client = LockClient::new(backend.clone());
+    let connections = || server.info("total_connections_received").unwrap().parse::<u64>().unwrap();
+    let before = connections();
+    let crowd: Vec<_> = (0..CROWD)
+        .map(|_| client.lock("a").unwrap().exclusive().wait(Duration::from_secs(2)))
+        .map(|wait| tokio::spawn(async move { wait.acquire().await.unwrap_err() }))
+        .collect();
+    for one in crowd {
+        let error = one.await.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    }
+    assert_eq!(connections(), before + 1, "the other one asks for this number; it was cut and made again");
+    assert!(backend.clone().inspect(key("a")).await.unwrap().waiters.is_empty());
+}

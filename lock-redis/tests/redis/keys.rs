@@ -1,10 +1,13 @@
 //! Keys of every kind, what is left behind on the server, and the listing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lock_redis::RedisBackend;
-use lockcore::{BreakTarget, KeyPrefix, LockBackend, LockClient, Mode, PageToken};
+use lockcore::{
+    Attempt, BreakTarget, Claim, KeyPrefix, LockBackend, LockClient, Mode, PageToken, Queue, Release,
+};
 use testbed::RedisServer;
 
 use crate::bench::{acquire, claim, connect, granted, key, keys, queued, release, until};
@@ -125,4 +128,85 @@ async fn leases_of_waiters_and_holders_have_keys_that_outlive_them() {
         let left = server.command(&["PTTL", &name]).unwrap().as_integer().unwrap();
         assert!(left > 3_600_000, "{name} would end before a lease does: {left}");
     }
+}
+
+/// What the server sees when everybody has crashed and nobody came for a while: all keys but the header are gone.
+#[tokio::test]
+async fn a_lock_whose_claims_have_vanished_is_free() {
+    let server = RedisServer::start().unwrap();
+    let backend = connect(&server).await;
+    let short = |text, mode| Arc::new(Claim::new(key(text), mode, Duration::from_millis(50)));
+    let two = Mode::Permit { at_most: 2.try_into().unwrap() };
+    // Where the header says until when its other keys live: in its form for several holders, and for one with a queue.
+    for (text, first, second, horizon) in [
+        ("readers", Mode::Shared, Mode::Shared, 75),
+        ("permits", two, two, 75),
+        ("queue", Mode::Exclusive, Mode::Exclusive, 115),
+    ] {
+        let crashed = [short(text, first), short(text, second)];
+        for one in &crashed {
+            acquire(&backend, one).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let header = format!("lock/{{{text}}}");
+        for letter in "cxtqwob".chars() {
+            server.command(&["DEL", &format!("{header}{letter}")]).unwrap();
+        }
+        let at = horizon.to_string();
+        server.command(&[b"SETRANGE", header.as_bytes(), at.as_bytes(), &1f64.to_le_bytes()[..]]).unwrap();
+        assert!(backend.clone().inspect(key(text)).await.unwrap().is_free(), "{text}");
+        let next = [claim(text, Mode::Shared), claim(text, Mode::Shared)];
+        for one in &next {
+            granted(&backend, one).await;
+        }
+        queued(&backend, &claim(text, Mode::Exclusive)).await;
+        let broken = backend.clone().break_claims(key(text), BreakTarget::All).await.unwrap();
+        assert_eq!(broken.len(), 3, "{text}: {broken:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_ended_id_is_remembered_as_long_as_the_most_patient_client_wants() {
+    let server = RedisServer::start().unwrap();
+    let patient = connect(&server).await;
+    let hasty = RedisBackend::builder(&server.url())
+        .fence_keep(Duration::from_millis(50))
+        .forget_after(Duration::from_millis(50))
+        .connect()
+        .await
+        .unwrap();
+    let withdraw = async |backend: &Arc<RedisBackend>| {
+        let one = claim("a", Mode::Exclusive);
+        let release = Release { claim: one.clone(), answered: false, only_waiting: false };
+        backend.clone().release(vec![release]).await.remove(0).unwrap();
+        one
+    };
+    let late = withdraw(&patient).await;
+    withdraw(&hasty).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(acquire(&patient, &late).await.unwrap(), Attempt::Gone);
+    assert_eq!(hasty.clone().acquire(late, Queue::Never).await.unwrap(), Attempt::Gone);
+}
+
+#[tokio::test]
+async fn an_owner_too_long_to_be_one_breaks_nobody() {
+    let server = RedisServer::start().unwrap();
+    let backend = connect(&server).await;
+    let claim = Claim::new(key("a"), Mode::Exclusive, Duration::from_secs(30)).with_owner(Some("x".into()));
+    granted(&backend, &Arc::new(claim)).await;
+    for length in [1024, 1025, 65_534, 65_535, 65_537] {
+        let target = BreakTarget::Owner("x".repeat(length).into());
+        assert!(backend.clone().break_claims(key("a"), target).await.unwrap().is_empty(), "{length}");
+    }
+}
+
+#[tokio::test]
+async fn the_listing_passes_over_keys_of_others() {
+    let server = RedisServer::start().unwrap();
+    let backend = connect(&server).await;
+    granted(&backend, &claim("a", Mode::Exclusive)).await;
+    server.command(&["LPUSH", "lock/{b}", "x"]).unwrap();
+    server.command(&["SET", "lock/{c}", "x"]).unwrap();
+    let page = backend.clone().list(KeyPrefix::default(), PageToken::default()).await.unwrap();
+    assert_eq!(page.keys, [key("a")]);
 }
