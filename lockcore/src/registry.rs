@@ -10,8 +10,13 @@ use crate::bell::News;
 use crate::claim::Claim;
 use crate::clock::LocalTime;
 
-/// Enough slabs that few threads share one.
-const SLABS: usize = 16;
+/// Threads beyond this number share slabs.
+const THREADS: usize = 16;
+
+/// So that a scan, which locks one slab at a time, never keeps a thread from its entries for long.
+const SLABS_OF_A_THREAD: usize = 8;
+
+const SLABS: usize = THREADS * SLABS_OF_A_THREAD;
 
 /// What the renewal task does for a claim that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,20 +79,26 @@ struct Entries {
     free: Vec<usize>,
 }
 
-/// Where this thread puts its entries: what it takes out again is then in its cache and in no other's.
-fn own_slab() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static OWN: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SLABS);
-    OWN.try_with(|slab| *slab).unwrap_or(0)
+/// Where this thread puts an entry: what it takes out again is then in its cache and in no other's.
+fn own_slab(claim: &Claim) -> usize {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static THREAD: usize = STARTED.fetch_add(1, Ordering::Relaxed) % THREADS);
+    let thread = THREAD.try_with(|thread| *thread).unwrap_or(0);
+    let any = usize::try_from(claim.id().to_bits() & 0xff).unwrap_or(0);
+    thread * SLABS_OF_A_THREAD + any % SLABS_OF_A_THREAD
 }
 
 impl Registry {
     pub(crate) fn new() -> Registry {
-        Registry { slabs: Default::default(), planned: AtomicU64::new(u64::MAX), nudge: Notify::new() }
+        Registry {
+            slabs: std::array::from_fn(|_| Slab::default()),
+            planned: AtomicU64::new(u64::MAX),
+            nudge: Notify::new(),
+        }
     }
 
     pub(crate) fn insert(&self, entry: Entry) -> Slot {
-        let slab = own_slab();
+        let slab = own_slab(&entry.claim);
         let due = entry.due;
         let mut entries = self.lock(slab);
         let position = if let Some(position) = entries.free.pop() {
