@@ -14,8 +14,10 @@ use redis::{Cmd, Value};
 
 use crate::connect::RedisBuilder;
 use crate::errors::{NAME, Trouble};
+use crate::grants::read_all;
 use crate::link::Link;
 use crate::news::Registry;
+use crate::replicas::Replicas;
 use crate::reply::{self, Answer};
 use crate::request::{MIN_TTL, Requests};
 use crate::scripts::{Operation, Scripts};
@@ -41,6 +43,8 @@ pub struct RedisBackend {
     pub(crate) scripts: Arc<Scripts>,
     registry: Arc<Registry>,
     pub(crate) requests: Requests,
+    /// Who confirms grants, if anybody must.
+    pub(crate) replicas: Option<Replicas>,
 }
 
 impl RedisBackend {
@@ -66,7 +70,7 @@ impl RedisBackend {
         registry: Arc<Registry>,
         requests: Requests,
     ) -> RedisBackend {
-        RedisBackend { link, scripts, registry, requests }
+        RedisBackend { link, scripts, registry, requests, replicas: None }
     }
 
     /// How many claims of this client wait for messages: none is left behind when all were released.
@@ -81,16 +85,12 @@ impl RedisBackend {
         Ok(reply::answer(&value)?.0)
     }
 
-    fn header(&self, key: &Key) -> String {
+    pub(crate) fn header(&self, key: &Key) -> String {
         self.requests.keys.header(key)
     }
 
     async fn all(&self, operation: &Operation, requests: Vec<(String, Cmd)>) -> Vec<Result<Answer>> {
-        let values = self.link.run_all(operation, &requests).await;
-        values
-            .into_iter()
-            .map(|value| value.map_err(Trouble::error).and_then(|value| Ok(reply::answer(&value)?.0)))
-            .collect()
+        read_all(self.link.run_all(operation, &requests).await)
     }
 }
 
@@ -114,11 +114,17 @@ impl LockBackend for RedisBackend {
 
     async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {
         let operation = &self.scripts.acquire;
+        let allowed = self.check_leases(&claim).and_then(|()| self.may_grant());
+        allowed.map_err(|error| at(error, operation, claim.key()))?;
         let header = self.header(claim.key());
         // Before the request: its grant may be told before the request is answered.
         self.registry.add(&claim);
         let command = self.requests.acquire(operation, &header, &claim, queue);
-        let attempt = self.answer(operation, &command, &header).await.and_then(Answer::attempt);
+        let mut answer = self.answer(operation, &command, &header).await;
+        self.weigh(&[&claim], std::slice::from_mut(&mut answer)).await;
+        // Lost is what was granted and ended before it was confirmed.
+        let attempt = answer
+            .and_then(|answer| if answer == Answer::Lost { Ok(Attempt::Gone) } else { answer.attempt() });
         let stays = match &attempt {
             Ok(Attempt::Granted(_) | Attempt::Queued(_)) => true,
             Ok(Attempt::Busy | Attempt::Gone) => false,
@@ -131,8 +137,13 @@ impl LockBackend for RedisBackend {
         attempt.map_err(|error| at(error, operation, claim.key()))
     }
 
-    async fn renew(self: Arc<Self>, renewals: Vec<Renewal>) -> Vec<Result<Lease>> {
+    async fn renew(self: Arc<Self>, mut renewals: Vec<Renewal>) -> Vec<Result<Lease>> {
         let operation = &self.scripts.renew;
+        if let Some(restart) = self.restart() {
+            for renewal in &mut renewals {
+                renewal.ttl = restart.cap(renewal.ttl);
+            }
+        }
         let requests = renewals
             .iter()
             .map(|renewal| {
@@ -143,7 +154,10 @@ impl LockBackend for RedisBackend {
                 (header, command)
             })
             .collect();
-        let answers = self.all(operation, requests).await;
+        let answers = match &self.replicas {
+            None => self.all(operation, requests).await,
+            Some(replicas) => read_all(replicas.confirm(requests).await),
+        };
         let lease = |(answer, renewal): (Result<Answer>, &Renewal)| {
             if matches!(answer, Ok(Answer::Lost)) {
                 self.registry.remove(renewal.claim.id());
@@ -159,8 +173,17 @@ impl LockBackend for RedisBackend {
         let header = self.header(key);
         self.registry.add(&conversion.claim);
         let command = Requests::convert(operation, &header, &conversion);
-        let attempt = self.answer(operation, &command, &header).await.and_then(Answer::attempt);
-        attempt.map_err(|error| at(error, operation, key))
+        let attempt = async {
+            if conversion.to.is_exclusive() {
+                self.may_grant()?;
+            }
+            let mut answer = self.answer(operation, &command, &header).await?;
+            if conversion.to.is_exclusive() {
+                answer = self.weigh_upgrade(answer, header, command).await?;
+            }
+            answer.attempt()
+        };
+        attempt.await.map_err(|error| at(error, operation, key))
     }
 
     async fn release(self: Arc<Self>, releases: Vec<Release>) -> Vec<Result<Released>> {
@@ -168,7 +191,8 @@ impl LockBackend for RedisBackend {
         if let [release] = releases.as_slice() {
             let header = self.header(release.claim.key());
             let command = Requests::release(operation, &header, release);
-            let answer = self.answer(operation, &command, &header).await;
+            let mut answer = self.answer(operation, &command, &header).await;
+            self.weigh(&[&release.claim], std::slice::from_mut(&mut answer)).await;
             return vec![self.released(release, answer)];
         }
         let requests = releases
@@ -179,7 +203,9 @@ impl LockBackend for RedisBackend {
                 (header, command)
             })
             .collect();
-        let answers = self.all(operation, requests).await;
+        let mut answers = self.all(operation, requests).await;
+        let claims: Vec<&Arc<Claim>> = releases.iter().map(|release| &release.claim).collect();
+        self.weigh(&claims, &mut answers).await;
         answers.into_iter().zip(&releases).map(|(answer, release)| self.released(release, answer)).collect()
     }
 
@@ -209,6 +235,9 @@ impl LockBackend for RedisBackend {
 
     async fn close(self: Arc<Self>) -> Result<()> {
         self.link.close();
+        if let Some(replicas) = &self.replicas {
+            replicas.close();
+        }
         Ok(())
     }
 }

@@ -1,29 +1,21 @@
 //! What a server must be for locks to be safe on it, looked at on every new connection.
 
 use lockcore::ErrorKind;
-use redis::aio::MultiplexedConnection;
 
 use crate::errors::Trouble;
 
 /// The oldest version that this library knows to work.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// Refuses a server on which locks would vanish or could not be written.
-pub(crate) async fn check(connection: &mut MultiplexedConnection, address: &str) -> Result<(), Trouble> {
-    let info: String = redis::cmd("INFO")
-        .query_async(connection)
-        .await
-        .map_err(|error| Trouble::connecting(address, error))?;
-    judge(&info, address)
+/// What a server's `INFO` says under this name; nothing if it does not say.
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> &'a str {
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.map(str::trim).unwrap_or_default()
 }
 
-fn judge(info: &str, address: &str) -> Result<(), Trouble> {
-    let field = |name: &str| {
-        info.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-            .unwrap_or_default()
-    };
+/// Refuses a server, by its `INFO`, on which locks would vanish or could not be written.
+pub(crate) fn check(info: &str, address: &str) -> Result<(), Trouble> {
+    let field = |name: &str| field(info, name);
     let refuse = |kind, message: String| Err(Trouble::new(kind, message));
     if let Some(version) = version(field("redis_version")).filter(|version| *version < OLDEST) {
         let (major, minor) = version;
@@ -31,6 +23,17 @@ fn judge(info: &str, address: &str) -> Result<(), Trouble> {
             ErrorKind::Unsupported,
             format!("{address} is Redis {major}.{minor}; 6.2 or newer is needed"),
         );
+    }
+    match field("redis_mode") {
+        "cluster" => {
+            let message = format!("{address} is a node of a Redis Cluster: a server of its own is needed");
+            return refuse(ErrorKind::Unsupported, message);
+        }
+        "sentinel" => {
+            let message = format!("{address} is a Sentinel: name the primary that it watches over");
+            return refuse(ErrorKind::Unsupported, message);
+        }
+        _ => {}
     }
     if field("role") == "slave" {
         return refuse(
@@ -63,7 +66,7 @@ mod tests {
     use super::*;
 
     fn kind(info: &str) -> Option<ErrorKind> {
-        judge(info, "here:1").err().map(|trouble| trouble.kind)
+        check(info, "here:1").err().map(|trouble| trouble.kind)
     }
 
     #[test]
@@ -71,6 +74,9 @@ mod tests {
         assert_eq!(kind("redis_version:7.0.15\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n"), None);
         assert_eq!(kind("redis_version:6.0.16\r\n"), Some(ErrorKind::Unsupported));
         assert_eq!(kind("redis_version:10.0.1\r\n"), None);
+        assert_eq!(kind("redis_mode:standalone\r\nrole:master\r\n"), None);
+        assert_eq!(kind("redis_mode:cluster\r\nrole:master\r\n"), Some(ErrorKind::Unsupported));
+        assert_eq!(kind("redis_mode:sentinel\r\n"), Some(ErrorKind::Unsupported));
         assert_eq!(kind("role:slave\r\n"), Some(ErrorKind::Unavailable));
         for policy in ["allkeys-lru", "volatile-ttl", "volatile-lru", "allkeys-random"] {
             assert_eq!(kind(&format!("maxmemory_policy:{policy}\r\n")), Some(ErrorKind::Unsupported));

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{Error, ErrorKind, FORGET_AFTER, Result};
+use lockcore::{Error, ErrorKind, FORGET_AFTER, MAX_TTL, Result};
 use redis::io::tcp::TcpSettings;
 use redis::{IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 use url::Url;
 
 use crate::backend::RedisBackend;
-use crate::errors::NAME;
+use crate::errors::{NAME, Trouble};
 use crate::keys::Keys;
 use crate::link::{Link, Target};
 use crate::news::Registry;
+use crate::replicas::Replicas;
 use crate::request::Requests;
+use crate::restart::RestartGrace;
 use crate::scripts::Scripts;
 
 /// Options of a connection to Redis; made by [`RedisBackend::builder`].
@@ -46,6 +48,8 @@ pub struct RedisBuilder {
     fence_keep: Duration,
     forget_after: Duration,
     ca_file: Option<PathBuf>,
+    replicas: u32,
+    restart_grace: Duration,
 }
 
 impl RedisBuilder {
@@ -58,6 +62,8 @@ impl RedisBuilder {
             fence_keep: Duration::from_secs(30 * 24 * 3600),
             forget_after: FORGET_AFTER,
             ca_file: None,
+            replicas: 0,
+            restart_grace: Duration::ZERO,
         }
     }
 
@@ -101,13 +107,36 @@ impl RedisBuilder {
         self
     }
 
+    /// Sets how many replicas must have a grant, a renewal or an upgrade before it counts; none unless told. The URL's
+    /// `?replicas=` says the same.
+    ///
+    /// A failover to a replica that has confirmed a lock keeps it. Too few confirmations in time are an `Indeterminate`
+    /// error, which is retried.
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// Sets how long after a start of the server nothing is granted, since it may have forgotten who holds; zero, the
+    /// default, is not at all. The URL's `?restart_grace=` says the same, as in `30s`.
+    ///
+    /// Leases are at most as long: an acquire with a longer ttl is refused, a longer renewal is cut. All clients of the same
+    /// locks must set the same.
+    pub fn restart_grace(mut self, grace: Duration) -> Self {
+        self.restart_grace = grace;
+        self
+    }
+
     /// Connects and checks that locks are safe on this server.
     ///
     /// # Errors
     /// - `InvalidArgument`: the URL or an option makes no sense, or the CA file cannot be read
-    /// - `Unavailable`: nobody answers at that address in time, or it is a replica
+    /// - `Unavailable`: nobody answers at that address in time, it is a replica, or it has fewer [`replicas`] than must
+    ///   confirm
     /// - `Denied`: wrong user or password, or a permission is missing
     /// - `Unsupported`: a `maxmemory-policy` that may evict locks, or a Redis older than 6.2
+    ///
+    /// [`replicas`]: RedisBuilder::replicas
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened.
@@ -115,27 +144,39 @@ impl RedisBuilder {
         self.start().await.map_err(|error| error.at("connect", NAME, None))
     }
 
-    async fn start(self) -> Result<Arc<RedisBackend>> {
+    async fn start(mut self) -> Result<Arc<RedisBackend>> {
         if self.prefix.contains(['{', '}']) {
             return Err(invalid("the prefix must not contain braces: they mark the hash slot"));
         }
+        let client = self.client()?;
         if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
             return Err(invalid("timeouts must be longer than zero"));
         }
-        let client = self.client()?;
+        if self.restart_grace > MAX_TTL {
+            return Err(invalid("restart_grace must not be longer than the longest ttl, 100 years"));
+        }
+        let restart = Some(self.restart_grace).filter(|grace| !grace.is_zero());
         let keys = Keys::new(self.prefix);
         let channel = keys.channel();
         let scripts = Arc::new(Scripts::new(self.fence_keep, self.forget_after));
         let registry = Arc::new(Registry::default());
-        let target =
-            Target { client, connect_timeout: self.connect_timeout, request_timeout: self.request_timeout };
-        let link = Link::open(target, scripts.clone(), channel.clone(), registry.clone())
-            .await
-            .map_err(crate::errors::Trouble::error)?;
-        Ok(Arc::new(RedisBackend::new(link, scripts, registry, Requests { keys, channel })))
+        let target = Target {
+            client,
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            replicas: self.replicas,
+            restart: restart.map(|grace| Arc::new(RestartGrace::new(grace))),
+        };
+        let link = Link::open(target.clone(), scripts.clone(), Some(channel.clone()), registry.clone());
+        let link = link.await.map_err(Trouble::error)?;
+        let mut backend = RedisBackend::new(link, scripts.clone(), registry, Requests { keys, channel });
+        if target.replicas > 0 {
+            backend.replicas = Some(Replicas::open(target, scripts).await.map_err(Trouble::error)?);
+        }
+        Ok(Arc::new(backend))
     }
 
-    fn client(&self) -> Result<redis::Client> {
+    fn client(&mut self) -> Result<redis::Client> {
         // A parse error must not repeat the URL: there is a password in it.
         let mut url = Url::parse(&self.url).map_err(|error| invalid(format!("this is no URL: {error}")))?;
         let secure = match url.scheme() {
@@ -150,7 +191,8 @@ impl RedisBuilder {
         if url.host_str().is_none_or(str::is_empty) {
             return Err(invalid("the URL names no host, as in redis://127.0.0.1:6379"));
         }
-        let ca_file = self.take_query(&mut url)?;
+        self.take_query(&mut url)?;
+        let ca_file = self.ca_file.as_deref();
         if ca_file.is_some() && !secure {
             return Err(invalid("a CA file needs TLS: write rediss:// instead of redis://"));
         }
@@ -181,7 +223,7 @@ impl RedisBuilder {
         }
         match ca_file {
             Some(path) => {
-                let certificates = TlsCertificates { client_tls: None, root_cert: Some(read(&path)?) };
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(read(path)?) };
                 redis::Client::build_with_tls(info, certificates).map_err(|error| {
                     invalid(format!("cannot use the CA file {}", path.display())).with_source(error)
                 })
@@ -191,16 +233,27 @@ impl RedisBuilder {
     }
 
     /// Takes our own parameters out of the URL and refuses those that nobody knows.
-    fn take_query(&self, url: &mut Url) -> Result<Option<PathBuf>> {
-        let mut ca_file = self.ca_file.clone();
+    fn take_query(&mut self, url: &mut Url) -> Result<()> {
         for (name, value) in url.query_pairs() {
             match &*name {
-                "ca" => ca_file = Some(PathBuf::from(value.into_owned())),
+                "ca" => self.ca_file = Some(PathBuf::from(value.into_owned())),
+                "replicas" => {
+                    self.replicas = value.parse().map_err(|_| {
+                        invalid(format!("replicas={value}: it is a number, as in replicas=1"))
+                    })?;
+                }
+                "restart_grace" => {
+                    self.restart_grace = humantime::parse_duration(&value).map_err(|_| {
+                        invalid(format!(
+                            "restart_grace={value}: it is a duration with its unit, as in restart_grace=30s"
+                        ))
+                    })?;
+                }
                 _ => return Err(invalid(format!("the URL has a parameter that is not known: {name}"))),
             }
         }
         url.set_query(None);
-        Ok(ca_file)
+        Ok(())
     }
 }
 

@@ -19,6 +19,11 @@ impl Trouble {
         Trouble { kind, message: message.into(), source: None }
     }
 
+    /// The same trouble for a caller that knows more of what may have happened.
+    pub(crate) fn with_kind(self, kind: ErrorKind) -> Trouble {
+        Trouble { kind, ..self }
+    }
+
     /// What happened while a connection was being made: nothing was asked of the server yet.
     pub(crate) fn connecting(address: &str, error: RedisError) -> Trouble {
         if error.code().is_none() || error.kind() == redis::ErrorKind::AuthenticationFailed {

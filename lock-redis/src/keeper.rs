@@ -44,13 +44,19 @@ impl Link {
                 .get_multiplexed_async_connection_with_config(&config)
                 .await
                 .map_err(failed)?;
-            checks::check(&mut connection, &address).await?;
+            let info: String = redis::cmd("INFO").query_async(&mut connection).await.map_err(failed)?;
+            checks::check(&info, &address)?;
+            if let Some(restart) = &self.target.restart {
+                restart.look(&info, &address)?;
+            }
             let mut pipeline = Pipeline::new();
             for operation in self.scripts.all() {
                 pipeline.cmd("SCRIPT").arg("LOAD").arg(&operation.code).ignore();
             }
             pipeline.query_async::<()>(&mut connection).await.map_err(failed)?;
-            connection.subscribe(&self.channel).await.map_err(failed)?;
+            if let Some(channel) = &self.channel {
+                connection.subscribe(channel).await.map_err(failed)?;
+            }
             Ok(connection)
         };
         let silent = || Trouble::new(ErrorKind::Unavailable, format!("{address} does not answer"));

@@ -19,12 +19,15 @@ mod connect;
 #[cfg(test)]
 mod equivalence;
 mod errors;
+mod grants;
 mod keeper;
 mod keys;
 mod link;
 mod news;
+mod replicas;
 mod reply;
 mod request;
+mod restart;
 mod scripts;
 
 pub use self::backend::RedisBackend;

@@ -14,26 +14,35 @@ use tokio::time::timeout;
 use crate::errors::Trouble;
 use crate::keeper::PAUSE_MAX;
 use crate::news::Registry;
+use crate::restart::RestartGrace;
 use crate::scripts::{Operation, Scripts};
 
 /// How often a script is loaded again for one request.
-const LOADS: usize = 3;
+pub(crate) const LOADS: usize = 3;
 
 /// How many requests go out in one write.
 const BATCH: usize = 500;
 
-/// What it takes to connect.
-#[derive(Debug)]
+/// What it takes to connect, and what a grant of this server is worth.
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) client: redis::Client,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
+    /// How many replicas must have a grant.
+    pub(crate) replicas: u32,
+    pub(crate) restart: Option<Arc<RestartGrace>>,
 }
 
 impl Target {
     /// Host and port, without user and password.
     pub(crate) fn address(&self) -> String {
         self.client.get_connection_info().addr().to_string()
+    }
+
+    /// Whether a message is enough to believe in a grant. Otherwise it only says that asking is worth it.
+    fn believes_news(&self) -> bool {
+        self.replicas == 0 && self.restart.as_ref().is_none_or(|restart| restart.left().is_none())
     }
 }
 
@@ -46,7 +55,8 @@ pub(crate) struct Link {
     pub(crate) this: Weak<Link>,
     pub(crate) target: Target,
     pub(crate) scripts: Arc<Scripts>,
-    pub(crate) channel: String,
+    /// Where messages come from, if they are wanted.
+    pub(crate) channel: Option<String>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) live: RwLock<Option<Live>>,
     pub(crate) connections: AtomicU64,
@@ -70,7 +80,7 @@ impl Link {
     pub(crate) async fn open(
         target: Target,
         scripts: Arc<Scripts>,
-        channel: String,
+        channel: Option<String>,
         registry: Arc<Registry>,
     ) -> Result<Arc<Link>, Trouble> {
         let link = Arc::new_cyclic(|this| Link {
@@ -139,21 +149,9 @@ impl Link {
         for (_, command) in requests {
             pipeline.add_command(command.clone());
         }
-        let answered = match self.live().await {
-            Ok(mut live) => {
-                let mut watcher = Unanswered { link: self, number: live.number, answered: false };
-                let result = live.connection.send_packed_commands(&pipeline, 0, requests.len()).await;
-                watcher.settle(result.as_ref().err());
-                result.map_err(|error| Trouble::requesting(error, None))
-            }
-            Err(trouble) => Err(trouble),
-        };
-        let values = match answered {
-            Ok(values) if values.len() == requests.len() => values,
-            Ok(_) => {
-                return refuse_all(requests, &Trouble::new(ErrorKind::Indeterminate, "answers are missing"));
-            }
-            Err(trouble) => return refuse_all(requests, &trouble),
+        let values = match self.send_all(&pipeline, requests.len()).await {
+            Ok(values) => values,
+            Err(trouble) => return requests.iter().map(|_| Err(trouble.clone())).collect(),
         };
         let mut answers = Vec::with_capacity(values.len());
         for (value, (name, command)) in values.into_iter().zip(requests) {
@@ -179,7 +177,20 @@ impl Link {
         result.map_err(|error| Trouble::requesting(error, Some(name)))
     }
 
-    async fn load(&self, operation: &Operation) -> Result<(), Trouble> {
+    /// Sends `count` commands in one write, all on the same connection. A server's error is a value here.
+    pub(crate) async fn send_all(&self, pipeline: &Pipeline, count: usize) -> Result<Vec<Value>, Trouble> {
+        let mut live = self.live().await?;
+        let mut watcher = Unanswered { link: self, number: live.number, answered: false };
+        let result = live.connection.send_packed_commands(pipeline, 0, count).await;
+        watcher.settle(result.as_ref().err());
+        let values = result.map_err(|error| Trouble::requesting(error, None))?;
+        if values.len() != count {
+            return Err(Trouble::new(ErrorKind::Indeterminate, "answers are missing"));
+        }
+        Ok(values)
+    }
+
+    pub(crate) async fn load(&self, operation: &Operation) -> Result<(), Trouble> {
         let mut command = redis::cmd("SCRIPT");
         command.arg("LOAD").arg(&operation.code);
         if let Value::ServerError(error) = self.send(&command, "the script").await? {
@@ -237,7 +248,7 @@ impl Link {
         } else if push.kind == PushKind::Message
             && let [_, Value::BulkString(message)] = push.data.as_slice()
         {
-            self.registry.dispatch(message);
+            self.registry.dispatch(message, self.target.believes_news());
         }
     }
 
@@ -278,12 +289,8 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-fn is_missing(error: &redis::ServerError) -> bool {
+pub(crate) fn is_missing(error: &redis::ServerError) -> bool {
     error.kind() == Some(redis::ServerErrorKind::NoScript)
-}
-
-fn refuse_all(requests: &[(String, Cmd)], trouble: &Trouble) -> Vec<Result<Value, Trouble>> {
-    requests.iter().map(|_| Err(trouble.clone())).collect()
 }
 
 pub(crate) fn closed() -> Trouble {

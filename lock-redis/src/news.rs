@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use lockcore::{Claim, ClaimId, Ending, Fence, News};
+use lockcore::{Claim, ClaimId, Ending, News};
 
 use crate::reply::{Line, lines};
 
@@ -82,11 +82,12 @@ impl Registry {
         self.table(id).claims.remove(&id);
     }
 
-    /// Reads a message and rings the bells that it is for.
-    pub(crate) fn dispatch(&self, message: &[u8]) {
+    /// Reads a message and rings the bells that it is for. A grant that is not believed yet is a reason to ask.
+    pub(crate) fn dispatch(&self, message: &[u8], believed: bool) {
         for line in lines(message) {
             match line {
-                Line::Granted(id, fence) => self.granted(id, fence),
+                Line::Granted(id, fence) if believed => self.tell(id, News::Granted(fence)),
+                Line::Granted(id, _) => self.tell(id, News::Look),
                 Line::Expired(id) => self.ended(id, Ending::Expired),
                 Line::Broken(id) => self.ended(id, Ending::Broken),
                 Line::TakenOver(id) => self.ended(id, Ending::TakenOver),
@@ -109,10 +110,10 @@ impl Registry {
         self.shards.iter().map(|shard| lock(&shard.0).claims.len()).sum()
     }
 
-    fn granted(&self, id: ClaimId, fence: Fence) {
+    fn tell(&self, id: ClaimId, news: News) {
         let claim = self.table(id).claims.get(&id).and_then(Weak::upgrade);
         if let Some(claim) = claim {
-            claim.ring(News::Granted(fence));
+            claim.ring(news);
         }
     }
 

@@ -246,7 +246,7 @@ impl Wanted {
         }
         // Taking part in tokio's budget after the grant, not before: yielding with the lock free would let one task have
         // it again and again. Not every time: a yield wakes a thread that sleeps, to find nothing to do.
-        if held.claim.id().to_bits() % 8 == 0 {
+        if held.claim.id().to_bits().is_multiple_of(8) {
             tokio::task::coop::consume_budget().await;
         }
         Ok(held)

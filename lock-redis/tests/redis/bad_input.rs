@@ -114,6 +114,14 @@ async fn a_replica_and_an_evicting_server() {
 }
 
 #[tokio::test]
+async fn a_node_of_a_cluster() {
+    let node = RedisServer::options().arg("cluster-enabled", "yes").start().unwrap();
+    let error = refused(&node.url()).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.message().contains("Cluster"), "{error}");
+}
+
+#[tokio::test]
 async fn a_server_that_becomes_a_replica() {
     let server = RedisServer::start().unwrap();
     let other = RedisServer::start().unwrap();

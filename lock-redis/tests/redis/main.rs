@@ -7,4 +7,6 @@ mod bad_input;
 mod bench;
 mod faults;
 mod keys;
+mod replicas;
+mod restart;
 mod traffic;
