@@ -1,7 +1,7 @@
 //! What the server and the connection answer, told as errors of this library.
 
 use lockcore::{Error, ErrorKind};
-use redis::RedisError;
+use redis::{ConnectionAddr, RedisError};
 
 /// The backend's name in errors and capabilities.
 pub(crate) const NAME: &str = "redis";
@@ -25,7 +25,7 @@ impl Trouble {
     }
 
     /// What happened while a connection was being made: nothing was asked of the server yet.
-    pub(crate) fn connecting(address: &str, error: RedisError) -> Trouble {
+    pub(crate) fn connecting(address: &ConnectionAddr, error: RedisError) -> Trouble {
         if error.code().is_none() || error.kind() == redis::ErrorKind::AuthenticationFailed {
             let (kind, message) = if error.kind() == redis::ErrorKind::AuthenticationFailed {
                 let message = format!("{address} refused the user or the password: check both in the URL");
@@ -34,7 +34,16 @@ impl Trouble {
                 let message = format!("{address} does not speak RESP3: Redis 6.2 or newer is needed");
                 (ErrorKind::Unsupported, message)
             } else {
-                (ErrorKind::Unavailable, format!("cannot connect to {address}: {error}"))
+                let tls = matches!(address, ConnectionAddr::TcpTls { .. });
+                // How a server ends what it does not understand.
+                let advice = if tls && error.is_timeout() {
+                    " (rediss:// needs a port that speaks TLS)"
+                } else if !tls && error.is_connection_dropped() && !error.is_connection_refusal() {
+                    " (a port that speaks TLS needs rediss://)"
+                } else {
+                    ""
+                };
+                (ErrorKind::Unavailable, format!("cannot connect to {address}: {error}{advice}"))
             };
             return Trouble { kind, message, source: Some(error) };
         }

@@ -37,7 +37,7 @@ impl Link {
                 Ok(())
             });
         let attempt = async {
-            let failed = |error| Trouble::connecting(&address, error);
+            let failed = |error| Trouble::connecting(self.target.client.get_connection_info().addr(), error);
             let mut connection = self
                 .target
                 .client

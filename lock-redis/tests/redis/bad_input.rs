@@ -45,6 +45,7 @@ async fn nobody_listens() {
     let error = refused(&format!("redis://:secret@{port}")).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains(&port.to_string()), "{error}");
+    assert!(!error.message().contains("rediss"), "{error}");
     assert!(std::error::Error::source(&error).is_some());
 }
 

@@ -9,4 +9,5 @@ mod faults;
 mod keys;
 mod replicas;
 mod restart;
+mod tls;
 mod traffic;
