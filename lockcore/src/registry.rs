@@ -16,6 +16,9 @@ const THREADS: usize = 16;
 /// So that a scan, which locks one slab at a time, never keeps a thread from its entries for long.
 const SLABS_OF_A_THREAD: usize = 8;
 
+/// An empty slab that was larger than this gives its memory back.
+const KEPT: usize = 64;
+
 const SLABS: usize = THREADS * SLABS_OF_A_THREAD;
 
 /// What the renewal task does for a claim that is due.
@@ -118,6 +121,9 @@ impl Registry {
         let removed = entries.entries.get_mut(slot.position).and_then(Option::take);
         if removed.is_some() {
             entries.free.push(slot.position);
+            if entries.free.len() == entries.entries.len() && entries.free.len() > KEPT {
+                *entries = Entries::default();
+            }
         }
         removed
     }
@@ -205,5 +211,32 @@ impl Registry {
 
     fn lock(&self, slab: usize) -> MutexGuard<'_, Entries> {
         self.slabs[slab].0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+    use crate::mode::Mode;
+
+    #[test]
+    fn a_crowd_leaves_no_memory_behind() {
+        let registry = Registry::new();
+        let entry = || {
+            let claim = Claim::new(Key::new("k").unwrap(), Mode::Exclusive, Duration::from_secs(1));
+            let (claim, ttl, never) = (Arc::new(claim), Duration::from_secs(1), LocalTime::NEVER);
+            Entry { claim, duty: Duty::Nothing, due: never, in_flight: false, ttl, hold_until: never }
+        };
+        let kept = || (0..SLABS).map(|slab| registry.lock(slab).entries.capacity()).sum::<usize>();
+        let slots: Vec<Slot> = (0..10_000).map(|_| registry.insert(entry())).collect();
+        assert!(kept() >= 10_000);
+        for slot in slots {
+            assert!(registry.remove(slot).is_some());
+            assert!(registry.remove(slot).is_none(), "only once");
+        }
+        assert!(kept() <= SLABS * 2 * KEPT, "{}", kept());
+        let slot = registry.insert(entry());
+        assert!(registry.remove(slot).is_some());
     }
 }
