@@ -249,7 +249,7 @@ impl Drop for Renewing<'_> {
 fn set_due(held: &Held, due: LocalTime) {
     if let Some(slot) = held.slot {
         held.lock.client.registry.update(slot, &held.claim, |entry| {
-            entry.duty = if due == LocalTime::NEVER { Duty::Nothing } else { Duty::Renew };
+            entry.duty = Duty::of_holder(due);
             entry.due = due;
         });
     }

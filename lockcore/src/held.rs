@@ -121,8 +121,7 @@ impl Held {
 
     /// Registers the claim as the renewal task must see it; without a due moment it is not renewed.
     pub(crate) fn entry(claim: Arc<Claim>, due: LocalTime, ttl: Duration, hold_until: LocalTime) -> Entry {
-        let duty = if due == LocalTime::NEVER { Duty::Nothing } else { Duty::Renew };
-        Entry { claim, duty, due, in_flight: false, ttl, hold_until }
+        Entry { claim, duty: Duty::of_holder(due), due, in_flight: false, ttl, hold_until }
     }
 }
 

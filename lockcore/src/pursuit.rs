@@ -169,7 +169,7 @@ impl<'l> Pursuit<'l> {
         let slot = match self.slot.take() {
             Some(slot) => {
                 registry.update(slot, &self.claim, |entry| {
-                    entry.duty = if plan.automatic { Duty::Renew } else { Duty::Nothing };
+                    entry.duty = Duty::of_holder(due);
                     entry.due = due;
                     entry.hold_until = plan.hold_until;
                 });

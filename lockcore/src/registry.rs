@@ -32,6 +32,13 @@ pub(crate) enum Duty {
     Wake,
 }
 
+impl Duty {
+    /// That of a holder: renewing, unless that is never due.
+    pub(crate) fn of_holder(due: LocalTime) -> Duty {
+        if due == LocalTime::NEVER { Duty::Nothing } else { Duty::Renew }
+    }
+}
+
 /// One claim as the renewal task sees it.
 #[derive(Debug)]
 pub(crate) struct Entry {

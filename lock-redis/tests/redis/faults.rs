@@ -154,7 +154,9 @@ async fn a_connection_that_went_silent_is_replaced() {
     // Also when the caller has more haste than the connection's own timeout.
     let hasty = timeout(Duration::from_millis(50), acquire(&backend, &claim("a", Mode::Exclusive))).await;
     assert!(hasty.is_err());
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    let subscribed = || server.command(&["CLIENT", "LIST"]).unwrap().as_text().unwrap().contains(" sub=1 ");
+    // No other one can subscribe while its requests are dropped.
+    until("the silent connection is given up", async || !subscribed()).await;
     proxy.drop_requests(false);
     let one = claim("b", Mode::Exclusive);
     until("a fresh connection serves", async || acquire(&backend, &one).await.is_ok()).await;
