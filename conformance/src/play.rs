@@ -35,8 +35,9 @@ impl From<Outcome> for Verdict {
     }
 }
 
-/// A trial that takes longer hangs. Under a paused clock it is virtual time.
+/// A trial that takes longer hangs: so long, or so many units. Under a paused clock it is virtual time.
 const LONGEST_TRIAL: Duration = Duration::from_secs(120);
+const LONGEST_TRIAL_UNITS: u32 = 150;
 const LONGEST_PAUSED_TRIAL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The runtime of one trial.
@@ -83,7 +84,8 @@ pub fn play(harness: &Arc<dyn Harness>, scenario: &Scenario, seed: u64) -> Verdi
 pub(crate) fn alone(timing: Timing, trial: impl Future<Output = Outcome>) -> Outcome {
     let runtime =
         runtime(timing).map_err(|error| Stop::failed(format_args!("no runtime for the trial: {error}")))?;
-    let limit = if timing.paused { LONGEST_PAUSED_TRIAL } else { LONGEST_TRIAL };
+    let longest = LONGEST_TRIAL.max(timing.unit * LONGEST_TRIAL_UNITS);
+    let limit = if timing.paused { LONGEST_PAUSED_TRIAL } else { longest };
     let bounded = async {
         match timeout(limit, trial).await {
             Ok(outcome) => outcome,

@@ -97,6 +97,7 @@ pub struct Claim {
     ttl: Duration,
     waiter_ttl: Duration,
     take_over: bool,
+    kept: bool,
     bell: Bell,
     unanswered: AtomicBool,
     pub(crate) tenure: Tenure,
@@ -115,6 +116,7 @@ impl Claim {
             ttl,
             waiter_ttl: ttl.min(DEFAULT_WAITER_TTL),
             take_over: false,
+            kept: false,
             bell: Bell::default(),
             unanswered: AtomicBool::new(false),
             tenure: Tenure::default(),
@@ -122,6 +124,7 @@ impl Claim {
     }
 
     /// A claim of these values, made in its place: the builder's steps would move it each time.
+    #[expect(clippy::too_many_arguments, reason = "a struct of them would be moved like the claim itself")]
     pub(crate) fn assemble(
         key: Key,
         mode: Mode,
@@ -130,6 +133,7 @@ impl Claim {
         owner: Option<Arc<str>>,
         note: Option<Arc<str>>,
         take_over: bool,
+        kept: bool,
     ) -> Arc<Claim> {
         Arc::new(Claim {
             key,
@@ -140,6 +144,7 @@ impl Claim {
             ttl,
             waiter_ttl: waiter_ttl.min(ttl),
             take_over,
+            kept,
             bell: Bell::default(),
             unanswered: AtomicBool::new(false),
             tenure: Tenure::default(),
@@ -186,6 +191,13 @@ impl Claim {
     #[must_use]
     pub fn taking_over(mut self, take_over: bool) -> Claim {
         self.take_over = take_over;
+        self
+    }
+
+    /// The same claim, renewed to its whole ttl again and again until it is released.
+    #[must_use]
+    pub fn keeping(mut self, kept: bool) -> Claim {
+        self.kept = kept;
         self
     }
 
@@ -259,6 +271,13 @@ impl Claim {
     #[must_use]
     pub fn take_over(&self) -> bool {
         self.take_over
+    }
+
+    /// Whether the client renews it to its whole ttl until it lets go: a backend may then put it on a lease that it shares
+    /// with others of the same length.
+    #[must_use]
+    pub fn kept(&self) -> bool {
+        self.kept
     }
 
     /// Tells the claim news: called by the backend that learned it, from any thread. It neither blocks nor panics.

@@ -155,7 +155,7 @@ impl<'l> Pursuit<'l> {
         let old = self.claim.clone();
         let (owner, note) = (old.owner().cloned(), old.note().cloned());
         let (mode, ttl, waiter_ttl) = (old.mode(), old.ttl(), old.waiter_ttl());
-        let claim = Claim::assemble(old.key().clone(), mode, ttl, waiter_ttl, owner, note, false);
+        let claim = Claim::assemble(old.key().clone(), mode, ttl, waiter_ttl, owner, note, false, old.kept());
         let next = Pursuit::new(self.lock, claim);
         // Dropping the old pursuit lets go of whatever the server still knows of it.
         *self = next;

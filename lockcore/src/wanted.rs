@@ -197,8 +197,9 @@ impl Wanted {
         // Zero is refused, not rounded up.
         let waiter_ttl = if waiter_ttl.is_zero() { waiter_ttl } else { waiter_ttl.max(capabilities.min_ttl) };
         let (owner, note) = (self.owner.clone(), self.note.clone());
-        let claim =
-            Claim::assemble(self.lock.key.clone(), self.mode, ttl, waiter_ttl, owner, note, self.take_over);
+        let kept = self.renew == Renew::Automatic && self.max_hold.is_none();
+        let key = self.lock.key.clone();
+        let claim = Claim::assemble(key, self.mode, ttl, waiter_ttl, owner, note, self.take_over, kept);
         claim.validate()?;
         Ok(claim)
     }

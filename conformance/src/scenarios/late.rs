@@ -200,6 +200,8 @@ pub(crate) async fn given_up_claims_stay_gone(scene: &Scene) -> Outcome {
     let tried = lock.exclusive().try_acquire().await.map(drop);
     ensure!(tried.is_err(), "a try without an answer says {tried:?}");
     link.lose_replies(false)?;
+    // That nobody holds does not say yet that all is withdrawn: a request may not have arrived at all. Closing waits for that.
+    drop(scene.patiently("the withdrawals", client.close()).await?);
     scene.until_free(&observer).await?;
     // Copies of those requests arrive only now.
     let other = scene.backend().await?;
