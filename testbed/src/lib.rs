@@ -10,6 +10,7 @@
 //! Linux only: it leans on `/proc` and on `setpriv` of util-linux.
 
 mod certificates;
+mod etcd;
 mod folder;
 mod ports;
 mod process;
@@ -19,9 +20,10 @@ mod resp;
 mod tools;
 mod wait;
 
+pub use etcd::{EtcdServer, EtcdVersion};
 pub use process::is_running;
 pub use proxy::{Counters, Proxy};
 pub use redis::{Fsync, RedisOptions, RedisServer};
 pub use resp::Reply;
-pub use tools::require;
+pub use tools::{built, require};
 pub use wait::wait_for;

@@ -18,6 +18,8 @@ use crate::wait::{PATIENCE, wait_for};
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) name: &'static str,
+    /// Where it is; otherwise it is looked for by its name.
+    pub(crate) file: Option<PathBuf>,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) dir: PathBuf,
@@ -35,7 +37,11 @@ impl Process {
     /// Starts the program; what it prints goes to `log`, after what is there already.
     pub(crate) fn start(program: &Program, log: &Path) -> io::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
-        let mut command = guarded(&require(program.name)?)?;
+        let file = match &program.file {
+            Some(file) => file.clone(),
+            None => require(program.name)?,
+        };
+        let mut command = guarded(&file)?;
         command
             .args(&program.args)
             .envs(program.env.iter().map(|(name, value)| (name, value)))

@@ -26,6 +26,22 @@ pub fn require(program: &str) -> io::Result<PathBuf> {
         })
 }
 
+/// Finds a program that `cargo xtask setup` has built: `servers/NAME` in the target folder of this workspace.
+///
+/// # Errors
+/// `NotFound`, with the advice to run `cargo xtask setup`, when it was not built.
+pub fn built(program: &str) -> io::Result<PathBuf> {
+    let standard = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let target = env::var_os("FENCELOCK_SERVERS").map_or_else(|| standard().join("servers"), PathBuf::from);
+    let file = target.join(program);
+    if is_executable(&file) {
+        return Ok(file);
+    }
+    let message =
+        format!("there is no {}: `cargo xtask setup` builds it where Go is installed", file.display());
+    Err(io::Error::new(io::ErrorKind::NotFound, message))
+}
+
 fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

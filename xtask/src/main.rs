@@ -2,6 +2,7 @@
 
 mod bench;
 mod report;
+mod servers;
 mod setup;
 mod test;
 

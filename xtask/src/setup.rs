@@ -7,8 +7,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// A program that tests run, and where it comes from.
+use crate::servers;
+
+/// Something that tests need, and where it comes from.
 struct Tool {
+    /// The name of a program, or the path of a file.
     program: &'static str,
     /// The package of Debian and Ubuntu that has it.
     package: &'static str,
@@ -20,6 +23,13 @@ const TOOLS: &[Tool] = &[
     Tool { program: "setpriv", package: "util-linux", needed_for: "ending servers with the test" },
     Tool { program: "redis-server", package: "redis-server", needed_for: "tests of the Redis backend" },
     Tool { program: "redis-cli", package: "redis-tools", needed_for: "tests of the Redis backend" },
+    Tool { program: "protoc", package: "protobuf-compiler", needed_for: "building the etcd backend" },
+    Tool {
+        program: "/usr/include/google/protobuf/descriptor.proto",
+        package: "libprotobuf-dev",
+        needed_for: "building the etcd backend",
+    },
+    Tool { program: "etcd", package: "etcd-server", needed_for: "tests of the etcd backend" },
 ];
 
 /// Where programs are, also those for administrators that a user's `PATH` may lack.
@@ -28,8 +38,16 @@ const USUAL: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr
 /// Installs what is missing where it may (`apt-get`, as root), and else says what to install.
 ///
 /// # Errors
-/// When `apt-get` cannot be run or fails.
+/// When `apt-get` or `go` cannot be run or fails.
 pub(crate) fn run() -> io::Result<ExitCode> {
+    let installed = install_tools()?;
+    if installed == ExitCode::SUCCESS {
+        servers::build_etcd()?;
+    }
+    Ok(installed)
+}
+
+fn install_tools() -> io::Result<ExitCode> {
     let missing = missing();
     if missing.is_empty() {
         println!("set-up: nothing is missing");
@@ -71,7 +89,10 @@ fn missing() -> Vec<&'static Tool> {
     TOOLS.iter().filter(|tool| !is_installed(tool.program)).collect()
 }
 
-fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).is_file();
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(USUAL.iter().map(PathBuf::from))
@@ -139,7 +160,7 @@ mod tests {
 
     #[test]
     fn programs_are_found_or_not() {
-        assert!(is_installed("sh"));
+        assert!(is_installed("sh") && is_installed("/etc/passwd"));
         assert!(!is_installed("no-such-server"));
     }
 

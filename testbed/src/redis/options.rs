@@ -139,6 +139,7 @@ impl RedisOptions {
         folder.write("redis.conf", &self.conf()?)?;
         let program = Program {
             name: "redis-server",
+            file: None,
             args: vec!["redis.conf".into()],
             env: self.env,
             dir: folder.path().to_owned(),
