@@ -5,7 +5,8 @@ use std::sync::Arc;
 use lockcore::{Error, ErrorKind, LockBackend, LockClient, Result};
 
 /// Which feature each scheme needs.
-const SCHEMES: [(&str, &str); 3] = [("memory", "memory"), ("redis", "redis"), ("rediss", "redis")];
+const SCHEMES: [(&str, &str); 5] =
+    [("memory", "memory"), ("redis", "redis"), ("rediss", "redis"), ("etcd", "etcd"), ("etcds", "etcd")];
 
 /// Connects to the server that `url` names, and makes sure that it can keep locks.
 ///
@@ -14,6 +15,8 @@ const SCHEMES: [(&str, &str); 3] = [("memory", "memory"), ("redis", "redis"), ("
 /// | `memory:` | a new lock server in this process | `memory` |
 /// | `redis://[user:password@]host[:port][/db]` | Redis | `redis` |
 /// | `rediss://…` | Redis over TLS | `redis` |
+/// | `etcd://[user:password@]host[:port][,host…][/?prefix=…]` | etcd | `etcd` |
+/// | `etcds://…` | etcd over TLS | `etcd` |
 ///
 /// # Errors
 /// `InvalidArgument` for a URL that is none or has an unknown scheme, `Unsupported` for a backend that this build does not
@@ -45,6 +48,8 @@ pub async fn backend(url: &str) -> Result<Arc<dyn LockBackend>> {
         "memory" => Ok(lock_memory::MemoryBackend::new()),
         #[cfg(feature = "redis")]
         "redis" | "rediss" => Ok(lock_redis::RedisBackend::connect(url).await?),
+        #[cfg(feature = "etcd")]
+        "etcd" | "etcds" => Ok(lock_etcd::EtcdBackend::connect(url).await?),
         other => Err(missing(other)),
     }
 }
@@ -75,6 +80,8 @@ mod tests {
             ("redsi://127.0.0.1", ErrorKind::InvalidArgument, "known are memory:, redis:"),
             #[cfg(not(feature = "redis"))]
             ("redis://127.0.0.1", ErrorKind::Unsupported, "built without `redis`: enable the feature"),
+            #[cfg(not(feature = "etcd"))]
+            ("etcd://127.0.0.1", ErrorKind::Unsupported, "built without `etcd`: enable the feature"),
             #[cfg(not(feature = "memory"))]
             ("memory:", ErrorKind::Unsupported, "built without `memory`: enable the feature"),
         ] {

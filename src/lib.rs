@@ -18,6 +18,8 @@ mod connect;
 
 pub use lockcore::*;
 
+#[cfg(feature = "etcd")]
+pub use lock_etcd as etcd;
 #[cfg(feature = "memory")]
 pub use lock_memory as memory;
 #[cfg(feature = "redis")]

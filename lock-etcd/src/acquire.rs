@@ -1,0 +1,285 @@
+//! Joining a lock: one transaction decides.
+
+use std::sync::Arc;
+
+use etcd_client::{Compare, GetResponse, Txn, TxnOp};
+use lockcore::{Attempt, Claim, Fence, FencingToken, Lease, Mode, Queue, Renewal, Result};
+
+use crate::clock::Moment;
+use crate::core::{Core, TRIES, all, crowded, missing, oldest, oldest_view, there};
+use crate::keys::{Kind, Names};
+use crate::leases::Lease as ServerLease;
+use crate::link::{Answer, absent, empty, get, get_range, put};
+use crate::record::Record;
+use crate::registry::Standing;
+use crate::view::View;
+
+/// The two leases that a joining claim may lie on: granted at once, and waiting.
+pub(crate) struct Leases {
+    pub(crate) hold: Arc<ServerLease>,
+    pub(crate) wait: Arc<ServerLease>,
+}
+
+/// What a join found.
+enum Joined {
+    Granted {
+        revision: i64,
+        floor: u64,
+    },
+    Queued {
+        view: View,
+        settle: bool,
+    },
+    Busy,
+    Gone,
+    /// The lease that it was to lie on is not there.
+    NoLease,
+    /// It is there already: an earlier request of it arrived.
+    Known,
+    /// The rule for it is more than one transaction can say.
+    Unclear,
+}
+
+impl Core {
+    pub(crate) async fn acquire(&self, claim: &Arc<Claim>, queue: Queue) -> Result<Attempt> {
+        let asked = Moment::now();
+        self.registry.listen(claim);
+        if let Some(own) = self.registry.get(claim.id())
+            && own.standing != Standing::Joining
+        {
+            return self.heartbeat(claim, own, asked).await;
+        }
+        for _ in 0..TRIES {
+            if let Some(attempt) = self.join_once(claim, queue, asked).await? {
+                return Ok(attempt);
+            }
+        }
+        Err(crowded())
+    }
+
+    /// One try to join; `None` when the lease that it was to lie on is not there.
+    async fn join_once(&self, claim: &Arc<Claim>, queue: Queue, asked: Moment) -> Result<Option<Attempt>> {
+        let names = self.keys.of(claim.key());
+        let leases = self.prepare(claim, queue).await?;
+        let name = names.of(Kind::of(claim.mode()), claim.id());
+        let is_new = self.registry.get(claim.id()).is_none();
+        if is_new {
+            // Before the request: its grant may be told before the request is answered.
+            self.registry.join(claim, name.clone(), leases.hold.clone(), leases.wait.clone());
+        }
+        let joined = if claim.take_over() || matches!(claim.mode(), Mode::Permit { .. }) {
+            Ok(Joined::Unclear)
+        } else {
+            self.join(claim, &names, &name, &leases, queue).await
+        };
+        let attempt = match joined {
+            Ok(Joined::Granted { revision, floor }) => {
+                Ok(self.joined_granted(claim, &leases, revision, floor, asked).await)
+            }
+            Ok(Joined::Queued { view, settle }) => {
+                self.joined_queued(claim, &names, &leases, view, settle, asked).await
+            }
+            Ok(Joined::Busy) => Ok(Attempt::Busy),
+            Ok(Joined::NoLease) if is_new => {
+                self.registry.remove(claim.id());
+                return Ok(None);
+            }
+            // An earlier copy of this request, if it arrived, is gone with the lease.
+            Ok(Joined::Gone | Joined::NoLease) => Ok(Attempt::Gone),
+            Ok(Joined::Known) => self.known(claim, &names, asked).await,
+            Ok(Joined::Unclear) => self.join_slowly(claim, &names, &name, &leases, queue, asked).await,
+            Err(error) => Err(error),
+        };
+        let stays = match &attempt {
+            Ok(Attempt::Granted(_) | Attempt::Queued(_)) => true,
+            Ok(Attempt::Busy | Attempt::Gone) => false,
+            // It may be there; its release takes it out.
+            Err(error) => error.may_have_happened(),
+        };
+        if !stays && self.registry.get(claim.id()).is_some_and(|own| own.standing == Standing::Joining) {
+            self.registry.remove(claim.id());
+            self.leases.give_back(&leases.hold).await;
+            if leases.wait.id != leases.hold.id {
+                self.leases.give_back(&leases.wait).await;
+            }
+        }
+        attempt.map(Some)
+    }
+
+    /// The leases of a claim, of which it may be unknown whether they were made. Those that an earlier request of it has used, so that a late copy lies on no other.
+    async fn prepare(&self, claim: &Claim, queue: Queue) -> Result<Leases> {
+        if let Some(own) = self.registry.get(claim.id()) {
+            let wait = own.waiting.clone().unwrap_or_else(|| own.lease.clone());
+            return Ok(Leases { hold: own.lease, wait });
+        }
+        let hold = self.leases.for_claim(claim, claim.ttl()).await?;
+        let same = self.leases.seconds(claim.ttl()) == self.leases.seconds(claim.waiter_ttl());
+        if same || queue == Queue::Never {
+            return Ok(Leases { wait: hold.clone(), hold });
+        }
+        let wait = self.leases.for_claim(claim, claim.waiter_ttl()).await?;
+        Ok(Leases { hold, wait })
+    }
+
+    /// One transaction: granted if nobody who conflicts is there, else queued.
+    async fn join(
+        &self,
+        claim: &Claim,
+        names: &Names,
+        name: &str,
+        leases: &Leases,
+        queue: Queue,
+    ) -> Result<Joined> {
+        let exclusive = claim.mode().is_exclusive();
+        let unknown = [absent(name), absent(names.ended(claim.id()))];
+        let mut free: Vec<Compare> = unknown.to_vec();
+        if exclusive {
+            free.push(empty(names.everything()));
+        } else {
+            free.push(empty(names.all(Kind::Permit)));
+            free.push(empty(names.out_of_turn_and_exclusive()));
+        }
+        let granted = Record::new(claim, &self.session, leases.hold.ttl).granted(0);
+        let mut grant = vec![put(name, granted.encode(), leases.hold.id)];
+        if !exclusive {
+            grant.push(get_range(names.all(Kind::Shared)));
+        }
+        let looks = || [get(name), get(names.ended(claim.id()))];
+        let otherwise: Vec<TxnOp> = if queue == Queue::Never {
+            looks().into_iter().chain(oldest(names)).collect()
+        } else {
+            let queued = Record::new(claim, &self.session, leases.wait.ttl);
+            let mut enter = vec![put(name, queued.encode(), leases.wait.id)];
+            enter.extend(oldest(names));
+            vec![TxnOp::txn(Txn::new().when(unknown).and_then(enter).or_else(looks()))]
+        };
+        let txn = Txn::new().when(free).and_then(grant).or_else(otherwise);
+        let answer = match self.txn(txn).await {
+            Err(trouble) if trouble.lease_gone => return Ok(Joined::NoLease),
+            answer => answer?,
+        };
+        if answer.succeeded {
+            let floor = if exclusive { 0 } else { smallest(names, &answer, claim)? };
+            return Ok(Joined::Granted { revision: answer.revision, floor });
+        }
+        let (entered, gets) = match &answer.inner {
+            Some((entered, gets)) => (*entered, gets),
+            None => (false, &answer.gets),
+        };
+        if entered {
+            let view = oldest_view(names, answer.revision, gets)?;
+            // Whoever waits behind an exclusive claim does; others may be let in by a rule.
+            let settle = !exclusive && !view.has_exclusive();
+            return Ok(Joined::Queued { view, settle });
+        }
+        join_refused(names, claim, answer.revision, gets)
+    }
+
+    async fn joined_granted(
+        &self,
+        claim: &Arc<Claim>,
+        leases: &Leases,
+        revision: i64,
+        floor: u64,
+        asked: Moment,
+    ) -> Attempt {
+        let token = FencingToken::new(revision.unsigned_abs()).unwrap_or(FencingToken::FIRST);
+        let fence = Fence { token, floor: FencingToken::new(floor).unwrap_or(token).min(token) };
+        let hold = leases.hold.clone();
+        self.registry.update(claim.id(), |own| {
+            own.lease = hold.clone();
+            own.waiting = None;
+            own.expires = Moment::now().plus(hold.ttl);
+        });
+        self.registry.stands(claim.id(), Standing::Granted(fence), revision);
+        if leases.wait.id != leases.hold.id {
+            self.leases.give_back(&leases.wait).await;
+        }
+        Attempt::Granted(Lease { fence, left: leases.hold.left(asked) })
+    }
+
+    async fn joined_queued(
+        &self,
+        claim: &Arc<Claim>,
+        names: &Names,
+        leases: &Leases,
+        view: View,
+        settle: bool,
+        asked: Moment,
+    ) -> Result<Attempt> {
+        let wait = leases.wait.clone();
+        self.registry.update(claim.id(), |own| {
+            own.lease = wait.clone();
+            own.waiting = None;
+            own.expires = Moment::now().plus(wait.ttl);
+        });
+        self.registry.stands(claim.id(), Standing::Queued, view.revision);
+        if leases.wait.id != leases.hold.id {
+            self.leases.give_back(&leases.hold).await;
+        }
+        if !settle {
+            return self.answer(claim, &view, asked, false).await;
+        }
+        let view = self.settle(names, view).await?;
+        let attempt = self.answer(claim, &view, asked, false).await?;
+        if matches!(attempt, Attempt::Granted(_)) && leases.wait.id != leases.hold.id {
+            // Granted by this very request: then it is the ttl that counts, not the waiter's.
+            let renewal = Renewal { claim: claim.clone(), ttl: claim.ttl(), order: 0 };
+            return self.renew_alone(&renewal, asked).await.map(Attempt::Granted);
+        }
+        Ok(attempt)
+    }
+
+    /// An earlier request of the claim arrived: how it stands.
+    async fn known(&self, claim: &Arc<Claim>, names: &Names, asked: Moment) -> Result<Attempt> {
+        let view = self.read(names).await?;
+        let view = self.settle(names, view).await?;
+        if let Some(seen) = view.find(claim.id()) {
+            self.found(claim, &view, seen).await;
+        }
+        self.answer(claim, &view, asked, false).await
+    }
+
+    /// Takes in what the server has of a claim that was joining. One that lies on none of our leases is another client's.
+    pub(crate) async fn found(&self, claim: &Claim, view: &View, seen: &crate::view::Seen) {
+        let Some(own) = self.registry.get(claim.id()) else { return };
+        let candidates = [Some(own.lease.clone()), own.waiting.clone()];
+        let lease = candidates.iter().flatten().find(|lease| lease.id == seen.lease).cloned();
+        if let Some(lease) = &lease {
+            let standing = view.fence(seen).map_or(Standing::Queued, Standing::Granted);
+            self.registry.update(claim.id(), |own| {
+                own.lease = lease.clone();
+                own.waiting = None;
+            });
+            self.registry.stands(claim.id(), standing, seen.modified);
+        } else {
+            self.registry.remove(claim.id());
+        }
+        let waiting = own.waiting.filter(|waiting| waiting.id != own.lease.id);
+        for unused in [Some(own.lease), waiting].into_iter().flatten().filter(|each| each.id != seen.lease) {
+            self.leases.give_back(&unused).await;
+        }
+    }
+}
+
+/// The smallest token among the readers that are there, of whom the claim is one by now.
+fn smallest(names: &Names, answer: &Answer, claim: &Claim) -> Result<u64> {
+    let mut view = all(names, answer, answer.gets.first())?;
+    view.claims.retain(|seen| seen.id != claim.id());
+    Ok(view.floor())
+}
+
+/// Why a claim was neither granted nor queued.
+fn join_refused(names: &Names, claim: &Claim, revision: i64, gets: &[GetResponse]) -> Result<Joined> {
+    let [own, ended, rest @ ..] = gets else { return Err(missing()) };
+    if there(Some(own)) {
+        return Ok(Joined::Known);
+    }
+    if there(Some(ended)) {
+        return Ok(Joined::Gone);
+    }
+    if claim.mode().is_exclusive() || oldest_view(names, revision, rest)?.has_exclusive() {
+        return Ok(Joined::Busy);
+    }
+    Ok(Joined::Unclear)
+}

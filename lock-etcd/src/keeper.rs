@@ -1,0 +1,130 @@
+//! The task that keeps the watch on this client's news, and takes out claims that nobody renews any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Txn, WatchStream};
+use lockcore::{ClaimId, Ending};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::core::{Core, oldest, oldest_view};
+use crate::errors::Trouble;
+use crate::link::{delete, put, unchanged};
+use crate::registry::Own;
+
+/// The first and the longest pause between two attempts to watch.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often claims that nobody renews are looked for, and how much later than their lease they are taken out.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Opens the watch on this client's news, from now on: never from an earlier revision, which etcd serves late. It is there
+/// when this returns.
+pub(crate) async fn watch(core: &Core, patience: Duration) -> Result<WatchStream, Trouble> {
+    let attempt = async {
+        let mut client = core.link.client().watch_client();
+        let mut stream = client.watch(core.keys.news(&core.session), None).await.map_err(Trouble::of)?;
+        loop {
+            match stream.message().await.map_err(Trouble::of)? {
+                Some(message) if message.canceled() => {
+                    return Err(Trouble::new(lockcore::ErrorKind::Unavailable, message.cancel_reason()));
+                }
+                Some(message) if message.created() => return Ok(stream),
+                Some(_) => {}
+                None => return Err(Trouble::new(lockcore::ErrorKind::Unavailable, "the watch was closed")),
+            }
+        }
+    };
+    timeout(patience, attempt).await.unwrap_or_else(|_| Err(Trouble::silence().beforehand()))
+}
+
+/// Keeps the watch, for ever. After each gap every claim is told to look for itself.
+pub(crate) async fn keep(core: Arc<Core>, mut stream: WatchStream, patience: Duration) {
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = stream.message() => match message {
+                Ok(Some(message)) if !message.canceled() => core.dispatch(&message),
+                ended => {
+                    tracing::debug!(?ended, "the watch has ended");
+                    stream = again(&core, patience).await;
+                    // News may have been missed.
+                    core.registry.everybody_look();
+                }
+            },
+            _ = sweep.tick() => {
+                for (id, own) in core.registry.overdue(SWEEP) {
+                    core.take_out(id, own).await;
+                }
+            }
+        }
+    }
+}
+
+async fn again(core: &Core, patience: Duration) -> WatchStream {
+    let mut pause = PAUSE_MIN;
+    loop {
+        match watch(core, patience).await {
+            Ok(stream) => return stream,
+            Err(trouble) => tracing::debug!(?trouble, "cannot watch"),
+        }
+        sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (2 * pause).min(PAUSE_MAX);
+    }
+}
+
+impl Core {
+    /// Ends a claim of this client whose own lease would be over, on a lease that lives on for others.
+    ///
+    /// Guarded by its last known write: another client may have resumed it since.
+    async fn take_out(&self, id: ClaimId, own: Own) {
+        let names = self.keys.of(&own.key);
+        let Ok(memory) = self.leases.memory().await else { return };
+        // The first acquire was never answered: it may be there by any revision, or come yet.
+        let guard: Vec<_> =
+            if own.modified == 0 { Vec::new() } else { vec![unchanged(&own.name, own.modified)] };
+        let mut writes =
+            vec![delete(own.name.as_str()), delete(names.marker(id)), put(names.ended(id), "E", memory)];
+        writes.extend(oldest(&names));
+        match self.txn(Txn::new().when(guard).and_then(writes)).await {
+            Ok(answer) => {
+                self.registry.ended(id, Ending::Expired);
+                if answer.succeeded
+                    && let Ok(view) = oldest_view(&names, answer.revision, &answer.gets)
+                {
+                    self.hand_over(&names, view).await;
+                } else {
+                    self.take_out_if_ours(id, &own).await;
+                }
+            }
+            Err(trouble) => tracing::debug!(?trouble, claim = %id, "an overdue claim is taken out later"),
+        }
+    }
+
+    /// The key was written since: granted by another client, whose news were lost, or resumed by one.
+    async fn take_out_if_ours(&self, id: ClaimId, own: &Own) {
+        let names = self.keys.of(&own.key);
+        let Ok(view) = self.read(&names).await else { return };
+        let Some(seen) = view.find(id) else {
+            // It had ended before, without anybody remembering it.
+            if let Ok(memory) = self.leases.memory().await {
+                let writes = [put(names.ended(id), "E", memory)];
+                drop(self.txn(Txn::new().and_then(writes)).await);
+            }
+            return;
+        };
+        if seen.lease != own.lease.id {
+            return;
+        }
+        let guard = [unchanged(&seen.name, seen.modified)];
+        let writes = [delete(seen.name.as_str()), delete(names.marker(id))];
+        if let Ok(answer) = self.txn(Txn::new().when(guard).and_then(writes)).await
+            && answer.succeeded
+            && let Ok(view) = self.read(&names).await
+        {
+            self.hand_over(&names, view).await;
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The claims of this client that wait or hold: what is known of their keys, and whose bells are rung.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use lockcore::{Claim, ClaimId, Ending, Fence, Key, News};
+
+use crate::clock::Moment;
+use crate::leases::Lease;
+
+const SHARDS: usize = 16;
+
+/// What the client knows of one of its claims.
+#[derive(Clone, Debug)]
+pub(crate) struct Own {
+    claim: Weak<Claim>,
+    pub(crate) key: Key,
+    pub(crate) name: String,
+    pub(crate) standing: Standing,
+    /// The revision of the last write of its key that is known; a later one wins.
+    pub(crate) modified: i64,
+    pub(crate) lease: Arc<Lease>,
+    /// When its own requests let its lease end, as far as this client knows. It is later than what any guard counts on.
+    pub(crate) expires: Moment,
+    /// The number of the last renewal.
+    pub(crate) renewed: u64,
+    /// The lease for the case that it must wait, while its first acquire is under way.
+    pub(crate) waiting: Option<Arc<Lease>>,
+}
+
+impl Own {
+    /// What is left at `now` of what its own requests have earned it. On a shared lease that may be less than what is left of
+    /// the lease: the claim is taken out later than this, never sooner.
+    pub(crate) fn left(&self, now: Moment) -> Duration {
+        self.lease.left(now).min(self.expires.since(now))
+    }
+}
+
+/// How the claim stands, as last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its first acquire was not answered yet.
+    Joining,
+    Queued,
+    Granted(Fence),
+}
+
+/// The table of them.
+///
+/// A claim is here from before its first request, since its grant may be told before that is answered. It leaves when the
+/// server is known not to have it any more.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    shards: [Mutex<HashMap<ClaimId, Own>>; SHARDS],
+}
+
+impl Registry {
+    pub(crate) fn get(&self, id: ClaimId) -> Option<Own> {
+        self.shard(id).get(&id).cloned()
+    }
+
+    /// Puts in a claim whose first acquire goes out now.
+    pub(crate) fn join(&self, claim: &Arc<Claim>, name: String, lease: Arc<Lease>, waiting: Arc<Lease>) {
+        let own = Own {
+            claim: Arc::downgrade(claim),
+            key: claim.key().clone(),
+            name,
+            standing: Standing::Joining,
+            modified: 0,
+            expires: Moment::now().plus(lease.ttl),
+            lease,
+            renewed: 0,
+            waiting: Some(waiting),
+        };
+        self.shard(claim.id()).insert(claim.id(), own);
+    }
+
+    /// Puts in a claim that another client made.
+    pub(crate) fn adopt(
+        &self,
+        claim: &Arc<Claim>,
+        name: String,
+        modified: i64,
+        fence: Fence,
+        lease: Arc<Lease>,
+    ) {
+        let own = Own {
+            claim: Arc::downgrade(claim),
+            key: claim.key().clone(),
+            name,
+            standing: Standing::Granted(fence),
+            modified,
+            expires: Moment::now().plus(lease.ttl),
+            lease,
+            renewed: 0,
+            waiting: None,
+        };
+        self.shard(claim.id()).insert(claim.id(), own);
+    }
+
+    /// Changes what is known of a claim, if anything is.
+    pub(crate) fn update(&self, id: ClaimId, change: impl FnOnce(&mut Own)) {
+        if let Some(own) = self.shard(id).get_mut(&id) {
+            change(own);
+        }
+    }
+
+    /// Its bell is from now on that of this handle: somebody resumed it.
+    pub(crate) fn listen(&self, claim: &Arc<Claim>) {
+        self.update(claim.id(), |own| {
+            if own.claim.as_ptr() != Arc::as_ptr(claim) {
+                own.claim = Arc::downgrade(claim);
+            }
+        });
+    }
+
+    /// Notes how the claim stands by the write of this revision, unless something later is known.
+    pub(crate) fn stands(&self, id: ClaimId, standing: Standing, modified: i64) {
+        self.update(id, |own| {
+            // A grant that is read again has the floor that it was told with.
+            let told = matches!(own.standing, Standing::Granted(_));
+            if modified > own.modified || (modified == own.modified && !told) {
+                own.modified = modified;
+                own.standing = standing;
+            }
+        });
+    }
+
+    /// Notes that a request of the claim's own has set its lease.
+    pub(crate) fn lives_on(&self, id: ClaimId, lease: &Arc<Lease>) {
+        let expires = Moment::now().plus(lease.ttl);
+        self.update(id, |own| own.expires = own.expires.max(expires));
+    }
+
+    pub(crate) fn remove(&self, id: ClaimId) -> Option<Own> {
+        self.shard(id).remove(&id)
+    }
+
+    /// The claim was granted by the write of this revision: tells whoever waits.
+    pub(crate) fn granted(&self, id: ClaimId, fence: Fence, modified: i64) {
+        self.stands(id, Standing::Granted(fence), modified);
+        let claim = self.shard(id).get(&id).and_then(|own| own.claim.upgrade());
+        if let Some(claim) = claim {
+            claim.ring(News::Granted(fence));
+        }
+    }
+
+    /// The server let the claim go: tells whoever holds it.
+    pub(crate) fn ended(&self, id: ClaimId, ending: Ending) {
+        let claim = self.remove(id).and_then(|own| own.claim.upgrade());
+        if let Some(claim) = claim {
+            claim.ring(News::Ended(ending));
+        }
+    }
+
+    /// Tells every claim to look for itself: news may have been missed.
+    pub(crate) fn everybody_look(&self) {
+        for shard in &self.shards {
+            let claims: Vec<Arc<Claim>> =
+                lock(shard).values().filter_map(|own| own.claim.upgrade()).collect();
+            for claim in claims {
+                claim.ring(News::Look);
+            }
+        }
+    }
+
+    /// The claims whose own requests have let their leases end this long ago. Of those on a lease of their own, whose end the
+    /// server sees to, only the ones that nobody has any more, and they are forgotten.
+    pub(crate) fn overdue(&self, by: Duration) -> Vec<(ClaimId, Own)> {
+        let now = Moment::now();
+        let mut overdue = Vec::new();
+        for shard in &self.shards {
+            lock(shard).retain(|&id, own| {
+                if own.expires.plus(by) > now {
+                    return true;
+                }
+                if own.lease.shared {
+                    overdue.push((id, own.clone()));
+                    return true;
+                }
+                own.claim.strong_count() > 0
+            });
+        }
+        overdue
+    }
+
+    /// Whether a claim lies on this lease.
+    pub(crate) fn uses(&self, lease: &Lease) -> bool {
+        let is_it = |own: &Own| {
+            own.lease.id == lease.id || own.waiting.as_ref().is_some_and(|waiting| waiting.id == lease.id)
+        };
+        self.shards.iter().any(|shard| lock(shard).values().any(is_it))
+    }
+
+    /// How many claims are known.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn shard(&self, id: ClaimId) -> MutexGuard<'_, HashMap<ClaimId, Own>> {
+        let shard = usize::try_from(id.to_bits() >> 124).unwrap_or_default();
+        lock(&self.shards[shard % SHARDS])
+    }
+}
+
+fn lock(shard: &Mutex<HashMap<ClaimId, Own>>) -> MutexGuard<'_, HashMap<ClaimId, Own>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}

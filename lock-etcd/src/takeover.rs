@@ -1,0 +1,134 @@
+//! Joining in the ways that need to see the whole lock first: permits, take-overs, and tries among them.
+
+use std::sync::Arc;
+
+use etcd_client::{Txn, TxnOp};
+use lockcore::{Attempt, Claim, Ending, Queue, Result};
+
+use crate::acquire::Leases;
+use crate::clock::Moment;
+use crate::core::{Core, TRIES, all, crowded, there};
+use crate::errors::Trouble;
+use crate::keys::Names;
+use crate::link::{absent, delete, get, get_range, nothing_new, put, unchanged};
+use crate::news;
+use crate::record::Record;
+use crate::registry::Standing;
+use crate::view::{Plan, Seen, View};
+
+impl Core {
+    /// Reads, decides, and writes if nothing was written since; again if something was.
+    pub(crate) async fn join_slowly(
+        &self,
+        claim: &Arc<Claim>,
+        names: &Names,
+        name: &str,
+        leases: &Leases,
+        queue: Queue,
+        asked: Moment,
+    ) -> Result<Attempt> {
+        for _ in 0..TRIES {
+            let reads = [get_range(names.everything()), get(names.ended(claim.id()))];
+            let answer = self.txn(Txn::new().and_then(reads)).await.map_err(Trouble::beforehand)?;
+            if there(answer.gets.get(1)) {
+                return Ok(Attempt::Gone);
+            }
+            let view = all(names, &answer, answer.gets.first())?;
+            if let Some(seen) = view.find(claim.id()) {
+                self.found(claim, &view, seen).await;
+                let view = self.settle(names, view).await?;
+                return self.answer(claim, &view, asked, false).await;
+            }
+            let plan = view.plan(claim);
+            if !plan.granted && queue == Queue::Never {
+                return Ok(Attempt::Busy);
+            }
+            let Some(revision) = self.enter(claim, names, name, leases, &view, &plan).await? else {
+                continue;
+            };
+            for seen in plan.replaced.iter().filter(|seen| seen.record.client == self.session) {
+                self.registry.ended(seen.id, Ending::TakenOver);
+            }
+            let lease = if plan.granted { &leases.hold } else { &leases.wait }.clone();
+            self.registry.update(claim.id(), |own| {
+                own.expires = Moment::now().plus(lease.ttl);
+                own.lease = lease;
+                own.waiting = None;
+            });
+            let unused = if plan.granted { &leases.wait } else { &leases.hold };
+            if leases.wait.id != leases.hold.id {
+                self.leases.give_back(unused).await;
+            }
+            let view = self.read(names).await?;
+            if let Some(seen) = view.find(claim.id()) {
+                let standing = view.fence(seen).map_or(Standing::Queued, Standing::Granted);
+                self.registry.stands(claim.id(), standing, revision);
+            }
+            let view = self.settle(names, view).await?;
+            return self.answer(claim, &view, asked, false).await;
+        }
+        Err(crowded())
+    }
+
+    /// Writes the claim as planned; the revision, or `None` when something was written since.
+    ///
+    /// A claim that stands out of turn has a marker for as long as it lives: grants that were decided before it came are
+    /// guarded by the markers.
+    async fn enter(
+        &self,
+        claim: &Claim,
+        names: &Names,
+        name: &str,
+        leases: &Leases,
+        view: &View,
+        plan: &Plan,
+    ) -> Result<Option<i64>> {
+        let mut guard = vec![
+            absent(name),
+            absent(names.ended(claim.id())),
+            nothing_new(names.everything(), view.revision),
+        ];
+        guard.extend(plan.replaced.iter().map(|seen| unchanged(&seen.name, seen.modified)));
+        let lease = if plan.granted { &leases.hold } else { &leases.wait };
+        let mut record = Record::new(claim, &self.session, lease.ttl);
+        record.place = plan.place;
+        record.marked = plan.place.is_some();
+        if plan.granted {
+            record = record.granted(plan.floor);
+        }
+        let mut writes = vec![put(name, record.encode(), lease.id)];
+        if record.marked {
+            writes.push(put(names.marker(claim.id()), "", lease.id));
+        }
+        if !plan.replaced.is_empty() {
+            let memory = self.leases.memory().await?;
+            writes.extend(self.endings(names, &plan.replaced, Ending::TakenOver, memory));
+        }
+        let answer = self.txn(Txn::new().when(guard).and_then(writes)).await?;
+        Ok(answer.succeeded.then_some(answer.revision))
+    }
+
+    /// The writes that end claims which did not ask for it: their keys go, their ids are remembered, their clients are told.
+    pub(crate) fn endings(&self, names: &Names, ended: &[Seen], ending: Ending, memory: i64) -> Vec<TxnOp> {
+        let mut writes = Vec::with_capacity(4 * ended.len());
+        let mut messages: Vec<(&str, String)> = Vec::new();
+        for seen in ended {
+            writes.push(delete(seen.name.as_str()));
+            writes.push(delete(names.marker(seen.id)));
+            writes.push(put(names.ended(seen.id), news::ended(seen.id, ending), memory));
+            if seen.record.client == self.session {
+                continue;
+            }
+            let line = news::ended(seen.id, ending);
+            match messages.iter_mut().find(|(client, _)| *client == seen.record.client) {
+                Some((_, message)) => message.push_str(&line),
+                None => messages.push((&seen.record.client, line)),
+            }
+        }
+        // One key is written once in a transaction.
+        writes.extend(
+            messages.into_iter().map(|(client, message)| put(self.keys.news(client), message, memory)),
+        );
+        writes
+    }
+}

@@ -1,0 +1,328 @@
+//! A lock as it was read at one revision, and who may hold next: [`LockState`](lockcore::state::LockState)'s rules over keys.
+
+use std::num::NonZeroU32;
+
+use etcd_client::KeyValue;
+use lockcore::{Claim, ClaimId, Error, ErrorKind, Fence, FencingToken, Holders, Mode, Result, admits};
+
+use crate::keys::{Kind, Names};
+use crate::record::{Place, Record};
+
+/// One claim as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) id: ClaimId,
+    pub(crate) name: String,
+    pub(crate) created: i64,
+    pub(crate) modified: i64,
+    pub(crate) lease: i64,
+    pub(crate) record: Record,
+}
+
+impl Seen {
+    /// Reads a claim's key.
+    ///
+    /// # Errors
+    /// `Conflict` for data that is not ours.
+    pub(crate) fn read(names: &Names, kv: &KeyValue) -> Result<Seen> {
+        let parsed = names.parse(kv.key()).zip(Record::decode(kv.value()));
+        let Some(((_, id), record)) = parsed else {
+            let name = String::from_utf8_lossy(kv.key());
+            return Err(Error::new(ErrorKind::Conflict, format!("{name} holds data that is not ours")));
+        };
+        Ok(Seen {
+            id,
+            name: String::from_utf8_lossy(kv.key()).into_owned(),
+            created: kv.create_revision(),
+            modified: kv.mod_revision(),
+            lease: kv.lease(),
+            record,
+        })
+    }
+
+    pub(crate) fn is_granted(&self) -> bool {
+        self.record.granted.is_some()
+    }
+
+    /// The token of a holder: the revision of the write that granted it.
+    pub(crate) fn token(&self) -> Option<u64> {
+        let grant = self.record.granted?;
+        Some(if grant.token == 0 { self.modified.unsigned_abs() } else { grant.token })
+    }
+
+    /// Where it stands in the queue.
+    fn place(&self) -> Place {
+        match self.record.place {
+            None => Place { rank: 1, at: self.created },
+            Some(Place { rank, at: 0 }) => Place { rank, at: self.created },
+            Some(place) => place,
+        }
+    }
+
+    /// The record as it must be written again when the grant is older than that write.
+    pub(crate) fn settled_record(&self) -> Record {
+        let mut record = self.record.clone();
+        if let (Some(grant), Some(token)) = (&mut record.granted, self.token()) {
+            grant.token = token;
+        }
+        record
+    }
+}
+
+/// All claims of a lock, or the oldest of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) revision: i64,
+    /// In the order of their creation, if not all of them are there.
+    pub(crate) claims: Vec<Seen>,
+    /// Whether some stand out of turn.
+    pub(crate) out_of_turn: bool,
+    /// Whether these are all.
+    pub(crate) complete: bool,
+}
+
+/// Who may be granted next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The claim at this position.
+    Grant(usize),
+    Nobody,
+    /// Too few claims were read to tell.
+    Unknown,
+}
+
+/// How a new claim joins.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) replaced: Vec<Seen>,
+    pub(crate) place: Option<Place>,
+    pub(crate) granted: bool,
+    pub(crate) floor: u64,
+}
+
+impl View {
+    /// Reads the keys of [`Names::everything`]; markers only count.
+    ///
+    /// # Errors
+    /// `Conflict` for data that is not ours.
+    pub(crate) fn read(names: &Names, revision: i64, kvs: &[KeyValue], complete: bool) -> Result<View> {
+        let mut view = View { revision, complete, ..View::default() };
+        for kv in kvs {
+            if matches!(names.parse(kv.key()), Some((Kind::Marker, _))) {
+                view.out_of_turn = true;
+            } else {
+                view.claims.push(Seen::read(names, kv)?);
+            }
+        }
+        Ok(view)
+    }
+
+    pub(crate) fn find(&self, id: ClaimId) -> Option<&Seen> {
+        self.claims.iter().find(|seen| seen.id == id)
+    }
+
+    pub(crate) fn holders(&self) -> impl Iterator<Item = &Seen> {
+        self.claims.iter().filter(|seen| seen.is_granted())
+    }
+
+    /// The waiters, in the order of service.
+    pub(crate) fn waiters(&self) -> Vec<&Seen> {
+        let mut waiters: Vec<&Seen> = self.claims.iter().filter(|seen| !seen.is_granted()).collect();
+        waiters.sort_by_key(|seen| seen.place());
+        waiters
+    }
+
+    /// Whether any claim is exclusive, holder or waiter.
+    pub(crate) fn has_exclusive(&self) -> bool {
+        self.claims.iter().any(|seen| seen.record.mode.is_exclusive())
+    }
+
+    /// The holder that waits to become exclusive.
+    pub(crate) fn upgrading(&self) -> Option<usize> {
+        self.claims.iter().position(|seen| seen.is_granted() && seen.record.upgrading)
+    }
+
+    /// The smallest token among the holders; zero when there are none.
+    pub(crate) fn floor(&self) -> u64 {
+        self.holders().filter_map(Seen::token).min().unwrap_or(0)
+    }
+
+    /// The claim that is granted next, if any may be.
+    ///
+    /// That nobody who conflicts is ahead stays true whatever others do, unless they write a marker: hence the guard of the
+    /// grant.
+    pub(crate) fn next(&self) -> Next {
+        let unclear =
+            |seen: &Seen| matches!(seen.record.mode, Mode::Permit { .. }) || seen.record.place.is_some();
+        if !self.complete && (self.out_of_turn || self.claims.iter().any(unclear)) {
+            return Next::Unknown;
+        }
+        if let Some(upgrading) = self.upgrading() {
+            return if self.holders().count() == 1 { Next::Grant(upgrading) } else { Next::Nobody };
+        }
+        let waiters = self.claims.iter().enumerate().filter(|(_, seen)| !seen.is_granted());
+        match waiters.min_by_key(|(_, seen)| seen.place()) {
+            Some((at, seen)) if admits(self.summary(None), seen.record.mode) => Next::Grant(at),
+            Some(_) => Next::Nobody,
+            None if self.complete => Next::Nobody,
+            None => Next::Unknown,
+        }
+    }
+
+    /// What the holders look like, without those of an owner.
+    fn summary(&self, without: Option<&str>) -> Holders {
+        let mut summary = Holders::default();
+        for seen in self.holders().filter(|seen| !is_owners(seen, without)) {
+            summary.count += 1;
+            summary.exclusive |= seen.record.mode.is_exclusive();
+            if let Mode::Permit { at_most } = seen.record.mode {
+                let smallest = summary.smallest_bound.map_or(at_most, |bound: NonZeroU32| bound.min(at_most));
+                summary.smallest_bound = Some(smallest);
+            }
+        }
+        summary
+    }
+
+    /// How a claim that is not here yet joins: where it stands, whom it replaces, and whether it may hold at once.
+    pub(crate) fn plan(&self, claim: &Claim) -> Plan {
+        let owner = claim.owner().map(|owner| &**owner).filter(|_| claim.take_over());
+        let replaced: Vec<Seen> = self.claims.iter().filter(|seen| is_owners(seen, owner)).cloned().collect();
+        let place = if replaced.iter().any(Seen::is_granted) {
+            Some(Place { rank: 0, at: 0 })
+        } else {
+            replaced.iter().map(Seen::place).min()
+        };
+        // A new key is created after all others.
+        let stands = match place {
+            None => Place { rank: 1, at: i64::MAX },
+            Some(Place { rank, at: 0 }) => Place { rank, at: i64::MAX },
+            Some(place) => place,
+        };
+        let stay = || self.claims.iter().filter(|seen| !is_owners(seen, owner));
+        let anybody_ahead = stay().any(|seen| !seen.is_granted() && seen.place() < stands);
+        let upgrading = stay().any(|seen| seen.is_granted() && seen.record.upgrading);
+        let granted = !anybody_ahead && !upgrading && admits(self.summary(owner), claim.mode());
+        let floor = stay().filter_map(Seen::token).min().unwrap_or(0);
+        Plan { replaced, place, granted, floor }
+    }
+
+    /// Notes that the claim at this position was granted by the write of `revision`.
+    pub(crate) fn grant(&mut self, at: usize, record: Record, revision: i64) {
+        if let Some(seen) = self.claims.get_mut(at) {
+            seen.record = record;
+            seen.modified = revision;
+        }
+    }
+
+    /// The fence of a holder; as it was granted, as far as that is known.
+    pub(crate) fn fence(&self, seen: &Seen) -> Option<Fence> {
+        let token = FencingToken::new(seen.token()?)?;
+        let written = seen.record.granted.and_then(|grant| FencingToken::new(grant.floor));
+        let floor = match written {
+            Some(floor) => floor,
+            None if seen.record.mode.is_exclusive() => token,
+            None => FencingToken::new(self.floor()).unwrap_or(token),
+        };
+        Some(Fence { token, floor: floor.min(token) })
+    }
+}
+
+fn is_owners(seen: &Seen, owner: Option<&str>) -> bool {
+    owner.is_some() && seen.record.owner.as_deref() == owner
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use lockcore::Key;
+
+    use super::*;
+
+    /// `S5` a shared holder created at 5, `x7` a waiting exclusive claim, `P3.9` a permit of three; `!` upgrades.
+    fn view(text: &str) -> View {
+        let claims = text.split_whitespace().map(seen).collect();
+        View { revision: 100, claims, out_of_turn: false, complete: true }
+    }
+
+    fn seen(text: &str) -> Seen {
+        let (word, upgrading) = text.strip_suffix('!').map_or((text, false), |word| (word, true));
+        let (letter, rest) = word.split_at(1);
+        let (bound, at) = rest.split_once('.').unwrap_or(("1", rest));
+        let mode = match letter.to_ascii_lowercase().as_str() {
+            "s" => Mode::Shared,
+            "x" => Mode::Exclusive,
+            _ => Mode::Permit { at_most: bound.parse().unwrap() },
+        };
+        let created: i64 = at.parse().unwrap();
+        let claim = Claim::new(Key::new("k").unwrap(), mode, Duration::from_secs(9))
+            .with_owner(Some(Arc::from(format!("o{created}"))));
+        let mut record = Record::new(&claim, "c", Duration::from_secs(9));
+        if letter.chars().all(char::is_uppercase) {
+            record = record.granted(0);
+        }
+        record.upgrading = upgrading;
+        let id = ClaimId::from_bits(u128::from(created.unsigned_abs()));
+        Seen { id, name: String::new(), created, modified: created, lease: 1, record }
+    }
+
+    fn next(text: &str) -> Option<i64> {
+        let view = view(text);
+        match view.next() {
+            Next::Grant(at) => Some(view.claims[at].created),
+            Next::Nobody => None,
+            Next::Unknown => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn the_first_in_the_queue_is_next_if_the_holders_admit_it() {
+        assert_eq!(next(""), None);
+        assert_eq!(next("x9 x5 s7"), Some(5));
+        assert_eq!(next("X1 s7"), None);
+        assert_eq!(next("S1 s7 x5"), None, "a reader behind a writer waits behind it");
+        assert_eq!(next("S1 s5 x7"), Some(5));
+        assert_eq!(next("P3.1 P9.2 s4"), Some(4));
+        assert_eq!(next("P3.1 P9.2 S3 s4"), None);
+    }
+
+    #[test]
+    fn an_upgrade_waits_for_the_other_holders_and_nobody_joins_past_it() {
+        assert_eq!(next("S1! S2 s3"), None);
+        assert_eq!(next("S1! x3"), Some(1));
+    }
+
+    #[test]
+    fn a_part_of_the_claims_is_enough_only_when_it_is() {
+        let part = |text: &str, out_of_turn| {
+            let view = View { complete: false, out_of_turn, ..view(text) };
+            view.next()
+        };
+        assert_eq!(part("x5 x6", false), Next::Grant(0));
+        assert_eq!(part("X5 x6", false), Next::Nobody);
+        assert_eq!(part("S5 S6", false), Next::Unknown, "the first waiter was not read");
+        assert_eq!(part("x5 x6", true), Next::Unknown);
+        assert_eq!(part("P2.5 s6", false), Next::Unknown);
+    }
+
+    #[test]
+    fn a_take_over_stands_in_place_of_what_it_replaces() {
+        let claim = |owner: &str, mode| {
+            Claim::new(Key::new("k").unwrap(), mode, Duration::from_secs(9))
+                .with_owner(Some(owner.into()))
+                .taking_over(true)
+        };
+        let plan = view("X1 x5").plan(&claim("o1", Mode::Exclusive));
+        assert!(plan.granted && plan.replaced.len() == 1);
+        assert_eq!(plan.place, Some(Place { rank: 0, at: 0 }));
+        let plan = view("X1 x5 x7").plan(&claim("o5", Mode::Exclusive));
+        assert_eq!((plan.granted, plan.place), (false, Some(Place { rank: 1, at: 5 })));
+        let plan = view("S1 S2 x7").plan(&claim("o1", Mode::Exclusive));
+        assert!(!plan.granted, "another reader holds");
+        let plan = view("S1 S2 x7").plan(&claim("o1", Mode::Shared));
+        assert!(plan.granted && plan.floor == 2, "ahead of the queue");
+        let plan = view("S1! S2").plan(&claim("nobody", Mode::Shared));
+        assert!(!plan.granted && plan.place.is_none(), "an upgrade waits");
+    }
+}
