@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use crate::setup;
 
 /// The crates that have the suite, and the names of their backends in it. A new backend is a new line.
-const SUITES: &[(&str, &str)] = &[("lock-memory", "memory"), ("lock-redis", "redis"), ("lock-etcd", "etcd")];
+const SUITES: &[(&str, &str)] = &[("lock-etcd", "etcd"), ("lock-memory", "memory"), ("lock-redis", "redis")];
 
 /// What stands above the tables.
 const HEADING: &str = "# What the conformance suite finds\n\n\
