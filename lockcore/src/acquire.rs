@@ -90,9 +90,10 @@ impl<M: LockMode> Acquire<M> {
     ///
     /// # Errors
     /// `Timeout` when the wait is over, saying who is in the way. `Unavailable` or `Indeterminate` when the server cannot
-    /// be reached: it is tried again within the wait; without one three times, or, once queued, until the waiter's lease is
-    /// over. `Lost` when somebody broke the waiting claim. `InvalidArgument`, `Denied`, `Conflict`, `Closed` as they say. In every case the lock is not held; what an
-    /// unanswered request may have left on the server is withdrawn in the background.
+    /// be reached: it is tried again within the wait; without one three more times, a second or two apart, or, once
+    /// queued, until the waiter's lease is over. `Lost` when somebody broke the waiting claim. `InvalidArgument`, `Denied`,
+    /// `Conflict`, `Closed` as they say. In every case the lock is not held; what an unanswered request may have left on
+    /// the server is withdrawn in the background.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the claim, queued or granted, in the background: nothing is left behind, at whatever

@@ -108,7 +108,7 @@ async fn try_convert(held: &mut Held, to: Mode, wait: Option<Duration>) -> Resul
     let end = wait.map_or(LocalTime::NEVER, |wait| client.clock.now().plus(wait));
     let order = held.claim.tenure.next_conversion();
     let mut in_doubt = false;
-    let new_retry = || if wait.is_some() { Retry::within_budget() } else { Retry::few_times() };
+    let new_retry = || if wait.is_some() { Retry::within_budget() } else { Retry::patiently() };
     let mut retry = new_retry();
     // A lease that its user renews by hand is renewed here while the user cannot.
     let renewing = Renewing::start(held);

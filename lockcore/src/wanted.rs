@@ -205,7 +205,7 @@ impl Wanted {
     }
 
     fn new_retry(&self) -> Retry {
-        if self.wait.is_some() { Retry::within_budget() } else { Retry::few_times() }
+        if self.wait.is_some() { Retry::within_budget() } else { Retry::patiently() }
     }
 
     /// Waits before the next try, but not beyond the end; `false` when it is time to give up.
