@@ -67,12 +67,12 @@ fn a_second_signal_while_waiting_ends_at_once() {
     let server = RedisServer::start().unwrap();
     let stage = Stage::on(&server);
     let _holder = stage.start_script(&["--ttl", "1000"], "echo r > ready; exec sleep 1000");
-    let mut waiter = stage.start(&[], &["true"]);
+    let mut waiter = stage.start(&["-v"], &["true"]);
     stage.wait_for_waiters(1);
     server.pause().unwrap();
     // The withdrawal cannot be answered; a signal that came before the first was seen would be one with it.
     waiter.signal(Signal::INT);
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    eventually("the withdrawal", || waiter.err().contains("leaving").then_some(()));
     waiter.signal(Signal::TERM);
     assert_eq!(waiter.code(), 143, "{}", waiter.err());
     server.resume().unwrap();

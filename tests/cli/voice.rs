@@ -84,7 +84,8 @@ fn verbose_tells_that_a_signal_ended_the_wait() {
     stage.wait_for_waiters(1);
     waiter.signal(Signal::INT);
     assert_eq!(waiter.code(), 130);
-    assert!(waiter.err().ends_with("fencelock: withdrawn by a signal\n"), "{}", waiter.err());
+    let end = "fencelock: a signal: leaving\nfencelock: withdrawn by a signal\n";
+    assert!(waiter.err().ends_with(end), "{}", waiter.err());
 }
 
 #[test]

@@ -190,6 +190,7 @@ async fn under_lock(
 
 /// Leaves the queue, or the lock; gives the exit code. A second signal ends that at once.
 async fn withdraw(locks: &LockClient, signals: &mut Signals, signal: Signal) -> u8 {
+    tell("a signal: leaving");
     let left = timeout(TO_WITHDRAW, locks.close());
     match signals.or(left).await {
         Ok(Ok(Ok(()))) => {
