@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use etcd_client::{Compare, GetResponse, Txn, TxnOp};
 use lockcore::{Attempt, Claim, Fence, FencingToken, Lease, Mode, Queue, Renewal, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, all, crowded, missing, oldest, oldest_view, there};
 use crate::keys::{Kind, Names};
 use crate::leases::Lease as ServerLease;
-use crate::link::{Answer, absent, empty, get, get_range, put};
 use crate::record::Record;
 use crate::registry::Standing;
+use crate::txn::{Answer, Compare, Read, Txn, TxnOp, absent, empty, get, get_range, put};
 use crate::view::View;
 
 /// The two leases that a joining claim may lie on: granted at once, and waiting.
@@ -151,7 +150,7 @@ impl Core {
             let queued = Record::new(claim, &self.session, leases.wait.ttl);
             let mut enter = vec![put(name, queued.encode(), leases.wait.id)];
             enter.extend(oldest(names));
-            vec![TxnOp::txn(Txn::new().when(unknown).and_then(enter).or_else(looks()))]
+            vec![TxnOp::Txn(Txn::new().when(unknown).and_then(enter).or_else(looks()))]
         };
         let txn = Txn::new().when(free).and_then(grant).or_else(otherwise);
         let answer = match self.txn(txn).await {
@@ -270,7 +269,7 @@ fn smallest(names: &Names, answer: &Answer, claim: &Claim) -> Result<u64> {
 }
 
 /// Why a claim was neither granted nor queued.
-fn join_refused(names: &Names, claim: &Claim, revision: i64, gets: &[GetResponse]) -> Result<Joined> {
+fn join_refused(names: &Names, claim: &Claim, revision: i64, gets: &[Read]) -> Result<Joined> {
     let [own, ended, rest @ ..] = gets else { return Err(missing()) };
     if there(Some(own)) {
         return Ok(Joined::Known);

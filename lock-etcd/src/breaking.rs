@@ -1,11 +1,10 @@
 //! Taking claims off a lock by force.
 
-use etcd_client::Txn;
 use lockcore::{BreakTarget, ClaimId, ClaimInfo, Ending, Key, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, crowded};
-use crate::link::unchanged;
+use crate::txn::{Txn, unchanged};
 use crate::view::{Seen, View};
 
 /// How many claims one transaction ends: each is a few of the 128 writes that a server allows by default.

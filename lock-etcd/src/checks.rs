@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{GetOptions, Txn, TxnOp};
+use etcd_client::Client;
 use lockcore::{Capabilities, ErrorKind, KeyPrefix, LeaseClock, TokenStrength, Wake};
 use tokio::time::timeout;
 
@@ -10,13 +10,14 @@ use crate::core::Core;
 use crate::errors::{NAME, Trouble};
 use crate::leases::new_id;
 use crate::link::Link;
+use crate::txn::{Get, Txn, TxnOp};
 
 /// The oldest version that this library is tested with.
 const OLDEST: (u32, u32) = (3, 4);
 
 /// Refuses a cluster that is too old, and finds out what this one can promise.
-pub(crate) async fn check(link: &Link, patience: Duration) -> Result<Capabilities, Trouble> {
-    let mut maintenance = link.client().maintenance_client();
+pub(crate) async fn check(client: &Client, link: &Link, patience: Duration) -> Result<Capabilities, Trouble> {
+    let mut maintenance = client.maintenance_client();
     let silent = |_| Trouble::new(ErrorKind::Unavailable, "the server does not answer");
     let status = timeout(patience, maintenance.status()).await.map_err(silent)?;
     let status = status.map_err(|error| Trouble::of(error).beforehand())?;
@@ -28,7 +29,12 @@ pub(crate) async fn check(link: &Link, patience: Duration) -> Result<Capabilitie
     let lease = new_id();
     let min_ttl = link.grant(lease, 1).await.map_err(Trouble::beforehand)?;
     link.revoke(lease).await.map_err(Trouble::beforehand)?;
-    Ok(Capabilities {
+    Ok(capabilities(min_ttl, members(client, patience).await >= 3))
+}
+
+/// What a cluster can promise whose shortest lease is this.
+pub(crate) fn capabilities(min_ttl: Duration, survives_failover: bool) -> Capabilities {
+    Capabilities {
         backend: NAME,
         fair: true,
         wake: Wake::Push,
@@ -39,13 +45,13 @@ pub(crate) async fn check(link: &Link, patience: Duration) -> Result<Capabilitie
         clock: LeaseClock::ServerMonotonic,
         min_ttl,
         ttl_step: Duration::from_secs(1),
-        survives_failover: members(link, patience).await >= 3,
-    })
+        survives_failover,
+    }
 }
 
 /// How many members vote; one when that is not to be known.
-async fn members(link: &Link, patience: Duration) -> usize {
-    let mut cluster = link.client().cluster_client();
+async fn members(client: &Client, patience: Duration) -> usize {
+    let mut cluster = client.cluster_client();
     match timeout(patience, cluster.member_list()).await {
         Ok(Ok(list)) => list.members().iter().filter(|member| !member.is_learner()).count(),
         Ok(Err(_)) | Err(_) => 1,
@@ -61,7 +67,7 @@ impl Core {
     /// Whether keys under the prefix may be read.
     pub(crate) async fn may_read(&self) -> Result<(), Trouble> {
         let (start, end) = self.keys.listing(&KeyPrefix::default());
-        let count = GetOptions::new().with_range(end).with_count_only();
-        self.txn(Txn::new().and_then([TxnOp::get(start, Some(count))])).await.map(drop)
+        let count = Get { start, end: Some(end), count_only: true, ..Get::default() };
+        self.txn(Txn::new().and_then([TxnOp::Get(count)])).await.map(drop)
     }
 }

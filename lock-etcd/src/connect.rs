@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, TlsOptions};
-use lockcore::{Error, ErrorKind, Result};
+use lockcore::{Capabilities, Error, ErrorKind, Result};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -132,25 +132,38 @@ impl EtcdBuilder {
             Some(client) => client,
             None => open(&target, self.ca_file.as_ref(), self.connect_timeout).await?,
         };
-        let link = Arc::new(Link::new(client, self.request_timeout));
-        let capabilities = checks::check(&link, self.connect_timeout).await.map_err(Trouble::error)?;
-        let core = Arc::new(Core {
-            leases: Leases::new(link.clone(), capabilities.min_ttl),
-            link,
-            keys,
-            registry: Registry::default(),
-            session: session(),
-            moves: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
-        });
-        // Asked for beforehand, because a watch does not say why it is refused.
-        core.may_read().await.map_err(|trouble| trouble.beforehand().error())?;
-        let stream = keeper::watch(&core, self.connect_timeout).await.map_err(Trouble::error)?;
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(ErrorKind::Closed, "locks need a tokio runtime to run on").with_source(error)
-        })?;
-        let keeping = runtime.spawn(keeper::keep(core.clone(), stream, self.connect_timeout));
-        Ok(Arc::new(EtcdBackend::new(core, capabilities, keeping, address)))
+        let link = Link::new(client.clone(), self.request_timeout);
+        let capabilities =
+            checks::check(&client, &link, self.connect_timeout).await.map_err(Trouble::error)?;
+        begin(link, keys, capabilities, self.connect_timeout, address).await
     }
+}
+
+/// Begins to keep locks over a link; the watch on the client's news is there when this returns.
+pub(crate) async fn begin(
+    link: Link,
+    keys: Keys,
+    capabilities: Capabilities,
+    patience: Duration,
+    address: String,
+) -> Result<Arc<EtcdBackend>> {
+    let link = Arc::new(link);
+    let core = Arc::new(Core {
+        leases: Leases::new(link.clone(), capabilities.min_ttl),
+        link,
+        keys,
+        registry: Registry::default(),
+        session: session(),
+        moves: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+    });
+    // Asked for beforehand, because a watch does not say why it is refused.
+    core.may_read().await.map_err(|trouble| trouble.beforehand().error())?;
+    let watching = keeper::watch(&core, patience).await.map_err(Trouble::error)?;
+    let runtime = Handle::try_current().map_err(|error| {
+        Error::new(ErrorKind::Closed, "locks need a tokio runtime to run on").with_source(error)
+    })?;
+    let keeping = runtime.spawn(keeper::keep(core.clone(), watching, patience));
+    Ok(Arc::new(EtcdBackend::new(core, capabilities, keeping, address)))
 }
 
 /// Makes the connection; the password is checked, if there is one.

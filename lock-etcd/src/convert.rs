@@ -1,13 +1,12 @@
 //! Changing the mode of a holder.
 
-use etcd_client::{Txn, TxnOp};
 use lockcore::{Attempt, Conversion, Error, ErrorKind, Queued, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, all, crowded, lost};
 use crate::keys::{Kind, Names};
-use crate::link::{get_range, nothing_new, put, rewrite, unchanged};
 use crate::record::Grant;
+use crate::txn::{Txn, TxnOp, get_range, nothing_new, put, rewrite, unchanged};
 use crate::view::{Seen, View};
 
 /// What a conversion comes to.

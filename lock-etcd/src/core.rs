@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{GetOptions, GetResponse, SortOrder, SortTarget, Txn, TxnOp};
 use futures_util::stream::{self, StreamExt};
 use lockcore::{Claim, ClaimId, Fence, Lease, Result};
 
@@ -11,8 +10,9 @@ use crate::clock::Moment;
 use crate::errors::Trouble;
 use crate::keys::{Keys, Kind, Names};
 use crate::leases::Leases;
-use crate::link::{Answer, Link, get_range};
+use crate::link::Link;
 use crate::registry::{Registry, Standing};
+use crate::txn::{Answer, Get, Read, Txn, TxnOp, get_range};
 use crate::view::{Seen, View};
 
 /// How many of a lock's oldest claims an ordinary request looks at.
@@ -105,39 +105,36 @@ impl Core {
 /// The reads that tell who is next, in most cases: whether some stand out of turn, and the oldest claims.
 pub(crate) fn oldest(names: &Names) -> [TxnOp; 2] {
     let (start, end) = names.all(Kind::Marker);
-    let markers = GetOptions::new().with_range(end).with_count_only();
+    let markers = Get { start, end: Some(end), count_only: true, ..Get::default() };
     let (first, behind) = names.everything();
-    let sorted = GetOptions::new()
-        .with_range(behind)
-        .with_sort(SortTarget::Create, SortOrder::Ascend)
-        .with_limit(OLDEST);
-    [TxnOp::get(start, Some(markers)), TxnOp::get(first, Some(sorted))]
+    let oldest = Get { start: first, end: Some(behind), by_creation: true, limit: OLDEST, ..Get::default() };
+    [TxnOp::Get(markers), TxnOp::Get(oldest)]
 }
 
 /// What the reads of [`oldest`] found.
-pub(crate) fn oldest_view(names: &Names, revision: i64, gets: &[GetResponse]) -> Result<View> {
+pub(crate) fn oldest_view(names: &Names, revision: i64, gets: &[Read]) -> Result<View> {
     let [markers, oldest] = gets else { return Err(missing()) };
-    let complete = i64::try_from(oldest.kvs().len()).is_ok_and(|read| read >= oldest.count());
-    let mut view = View::read(names, revision, oldest.kvs(), complete)?;
-    view.out_of_turn |= markers.count() > 0;
+    let complete = i64::try_from(oldest.kvs.len()).is_ok_and(|read| read >= oldest.count);
+    let mut view = View::read(names, revision, &oldest.kvs, complete)?;
+    view.out_of_turn |= markers.count > 0;
     Ok(view)
 }
 
 /// What a read of everything found.
-pub(crate) fn all(names: &Names, answer: &Answer, get: Option<&GetResponse>) -> Result<View> {
+pub(crate) fn all(names: &Names, answer: &Answer, get: Option<&Read>) -> Result<View> {
     let get = get.ok_or_else(missing)?;
-    View::read(names, answer.revision, get.kvs(), true)
+    View::read(names, answer.revision, &get.kvs, true)
 }
 
 /// What a read of one key found.
-pub(crate) fn one(names: &Names, get: Option<&GetResponse>) -> Result<Option<Seen>> {
+pub(crate) fn one(names: &Names, get: Option<&Read>) -> Result<Option<Seen>> {
     let get = get.ok_or_else(missing)?;
-    get.kvs().first().map(|kv| Seen::read(names, kv)).transpose()
+    get.kvs.first().map(|kv| Seen::read(names, kv)).transpose()
 }
 
 /// Whether a read found something.
-pub(crate) fn there(get: Option<&GetResponse>) -> bool {
-    get.is_some_and(|get| !get.kvs().is_empty())
+pub(crate) fn there(get: Option<&Read>) -> bool {
+    get.is_some_and(|get| !get.kvs.is_empty())
 }
 
 pub(crate) fn missing() -> lockcore::Error {

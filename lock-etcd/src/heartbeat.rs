@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::Txn;
 use lockcore::{Attempt, Claim, ErrorKind, Queued, Renewal, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, oldest, oldest_view, one};
 use crate::errors::Trouble;
 use crate::keys::Names;
-use crate::link::{absent, get, put};
 use crate::registry::{Own, Standing};
+use crate::txn::{Txn, absent, get, put};
 use crate::view::{Next, View};
 
 /// Of how many holders the leases are asked for.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use etcd_client::{GetOptions, Txn, TxnOp};
 use lockcore::{ClaimInfo, FencingToken, Key, KeyPrefix, Page, PageToken, Result, Snapshot};
 
 use crate::breaking::in_order;
 use crate::clock::{Moment, wall_micros};
 use crate::core::{Core, missing, together};
 use crate::keys::Keys;
+use crate::txn::{Get, Txn, TxnOp};
 use crate::view::{Seen, View};
 
 /// How many names of the server one page of a listing looks at.
@@ -48,20 +48,20 @@ impl Core {
     pub(crate) async fn list(&self, prefix: &KeyPrefix, page: &PageToken) -> Result<Page> {
         let (start, end) = self.keys.listing(prefix);
         let start = page.0.clone().unwrap_or(start);
-        let options = GetOptions::new().with_range(end).with_keys_only().with_limit(PAGE);
-        let answer = self.txn(Txn::new().and_then([TxnOp::get(start, Some(options))])).await?;
+        let names = Get { start, end: Some(end), keys_only: true, limit: PAGE, ..Get::default() };
+        let answer = self.txn(Txn::new().and_then([TxnOp::Get(names)])).await?;
         let found = answer.gets.first().ok_or_else(missing)?;
         let mut page = Page::default();
-        for kv in found.kvs() {
-            let Some(key) = self.keys.key_of(kv.key()) else { continue };
+        for kv in &found.kvs {
+            let Some(key) = self.keys.key_of(&kv.key) else { continue };
             if prefix.begins(&key) && page.keys.last() != Some(&key) {
                 page.keys.push(key);
             }
         }
-        if found.more()
-            && let Some(last) = found.kvs().last()
+        if found.more
+            && let Some(last) = found.kvs.last()
         {
-            page.next = Some(PageToken(Some(Keys::behind(last.key()))));
+            page.next = Some(PageToken(Some(Keys::behind(&last.key))));
         }
         Ok(page)
     }

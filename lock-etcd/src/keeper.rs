@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Txn, WatchStream};
 use lockcore::{ClaimId, Ending};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::core::{Core, oldest, oldest_view};
 use crate::errors::Trouble;
-use crate::link::{delete, put, unchanged};
+use crate::link::Watch;
 use crate::registry::Own;
+use crate::txn::{Txn, delete, put, unchanged};
 
 /// The first and the longest pause between two attempts to watch.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -21,35 +21,21 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// Opens the watch on this client's news, from now on: never from an earlier revision, which etcd serves late. It is there
 /// when this returns.
-pub(crate) async fn watch(core: &Core, patience: Duration) -> Result<WatchStream, Trouble> {
-    let attempt = async {
-        let mut client = core.link.client().watch_client();
-        let mut stream = client.watch(core.keys.news(&core.session), None).await.map_err(Trouble::of)?;
-        loop {
-            match stream.message().await.map_err(Trouble::of)? {
-                Some(message) if message.canceled() => {
-                    return Err(Trouble::new(lockcore::ErrorKind::Unavailable, message.cancel_reason()));
-                }
-                Some(message) if message.created() => return Ok(stream),
-                Some(_) => {}
-                None => return Err(Trouble::new(lockcore::ErrorKind::Unavailable, "the watch was closed")),
-            }
-        }
-    };
-    timeout(patience, attempt).await.unwrap_or_else(|_| Err(Trouble::silence().beforehand()))
+pub(crate) async fn watch(core: &Core, patience: Duration) -> Result<Box<dyn Watch>, Trouble> {
+    core.link.watch(core.keys.news(&core.session), patience).await
 }
 
 /// Keeps the watch, for ever. After each gap every claim is told to look for itself.
-pub(crate) async fn keep(core: Arc<Core>, mut stream: WatchStream, patience: Duration) {
+pub(crate) async fn keep(core: Arc<Core>, mut watching: Box<dyn Watch>, patience: Duration) {
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            message = stream.message() => match message {
-                Ok(Some(message)) if !message.canceled() => core.dispatch(&message),
-                ended => {
-                    tracing::debug!(?ended, "the watch has ended");
-                    stream = again(&core, patience).await;
+            news = watching.next() => match news {
+                Ok(news) => core.dispatch(&news),
+                Err(trouble) => {
+                    tracing::debug!(?trouble, "the watch has ended");
+                    watching = again(&core, patience).await;
                     // News may have been missed.
                     core.registry.everybody_look();
                 }
@@ -63,11 +49,11 @@ pub(crate) async fn keep(core: Arc<Core>, mut stream: WatchStream, patience: Dur
     }
 }
 
-async fn again(core: &Core, patience: Duration) -> WatchStream {
+async fn again(core: &Core, patience: Duration) -> Box<dyn Watch> {
     let mut pause = PAUSE_MIN;
     loop {
         match watch(core, patience).await {
-            Ok(stream) => return stream,
+            Ok(watching) => return watching,
             Err(trouble) => tracing::debug!(?trouble, "cannot watch"),
         }
         sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

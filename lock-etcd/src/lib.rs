@@ -66,6 +66,7 @@ mod connect;
 mod convert;
 mod core;
 mod errors;
+mod etcd;
 mod heartbeat;
 mod inspect;
 mod keeper;
@@ -79,6 +80,7 @@ mod release;
 mod renew;
 mod settle;
 mod takeover;
+mod txn;
 mod view;
 
 pub use self::backend::EtcdBackend;

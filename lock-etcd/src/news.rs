@@ -1,9 +1,9 @@
 //! What clients tell each other of their claims: one key for each client, whose every write its one watch brings.
 
-use etcd_client::{EventType, WatchResponse};
 use lockcore::{ClaimId, Ending, Fence, FencingToken};
 
 use crate::core::Core;
+use crate::link::News;
 
 /// Says that a claim was granted by the very write that this goes out with.
 pub(crate) fn granted(id: ClaimId, floor: u64) -> String {
@@ -48,11 +48,9 @@ fn lines(message: &str, revision: i64) -> impl Iterator<Item = Line> {
 
 impl Core {
     /// Rings the bells that the watch has brought something for.
-    pub(crate) fn dispatch(&self, response: &WatchResponse) {
-        let written = response.events().iter().filter(|event| event.event_type() == EventType::Put);
-        for kv in written.filter_map(etcd_client::Event::kv) {
-            let revision = kv.mod_revision();
-            for line in lines(&String::from_utf8_lossy(kv.value()), revision) {
+    pub(crate) fn dispatch(&self, news: &[News]) {
+        for &News { ref value, revision } in news {
+            for line in lines(&String::from_utf8_lossy(value), revision) {
                 match line {
                     Line::Granted(id, fence) => self.registry.granted(id, fence, revision),
                     Line::Ended(id, ending) => self.registry.ended(id, ending),

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use etcd_client::{Txn, TxnOp};
 use lockcore::{Claim, Release, Released, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, crowded, oldest, oldest_view};
 use crate::errors::Trouble;
 use crate::keys::Names;
-use crate::link::{absent, delete, get, put, unchanged};
 use crate::registry::{Own, Standing};
+use crate::txn::{Txn, TxnOp, absent, delete, get, put, unchanged};
 use crate::view::{Seen, View};
 
 /// How many ids one transaction remembers.
@@ -81,7 +80,7 @@ impl Core {
     async fn look_up(&self, names: &Names, release: &Release) -> Result<Option<Seen>> {
         let looks: Vec<TxnOp> = self.names_of(names, &release.claim).into_iter().map(get).collect();
         let answer = self.txn(Txn::new().and_then(looks)).await.map_err(Trouble::beforehand)?;
-        let found = answer.gets.iter().find_map(|get| get.kvs().first());
+        let found = answer.gets.iter().find_map(|get| get.kvs.first());
         found.map(|kv| Seen::read(names, kv)).transpose()
     }
 

@@ -4,16 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{GetOptions, Txn, TxnOp};
 use lockcore::{Error, Fence, Lease, Renewal, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, crowded, lost, missing, together};
 use crate::errors::Trouble;
 use crate::leases::Lease as ServerLease;
-use crate::link::{put, unchanged};
 use crate::record::Grant;
 use crate::registry::{Own, Standing};
+use crate::txn::{Get, Read, Txn, TxnOp, put, unchanged};
 use crate::view::Seen;
 
 /// How many keys one transaction reads: as many as a server allows by default.
@@ -110,19 +109,17 @@ impl Core {
     async fn prove(&self, some: &[&Easy]) -> Vec<Result<Proof>> {
         let looks: Vec<TxnOp> = some
             .iter()
-            .map(|each| TxnOp::get(each.own.name.as_str(), Some(GetOptions::new().with_keys_only())))
+            .map(|each| TxnOp::Get(Get { start: each.own.name.clone(), keys_only: true, ..Get::default() }))
             .collect();
         let answer = match self.txn(Txn::new().and_then(looks)).await {
             Ok(answer) if answer.gets.len() == some.len() => answer,
             Ok(_) => return some.iter().map(|_| Err(missing())).collect(),
             Err(trouble) => return some.iter().map(|_| Err(Error::from(trouble.clone()))).collect(),
         };
-        let judge = |(each, get): (&&Easy, &etcd_client::GetResponse)| {
-            Ok(match get.kvs().first() {
+        let judge = |(each, get): (&&Easy, &Read)| {
+            Ok(match get.kvs.first() {
                 None => Proof::Gone,
-                Some(kv) if kv.mod_revision() == each.own.modified && kv.lease() == each.own.lease.id => {
-                    Proof::Ours
-                }
+                Some(kv) if kv.modified == each.own.modified && kv.lease == each.own.lease.id => Proof::Ours,
                 Some(_) => Proof::Written,
             })
         };

@@ -1,13 +1,12 @@
 //! The grant of waiting claims: by whoever sees that their turn has come.
 
-use etcd_client::{Txn, TxnOp};
 use lockcore::{Mode, Result};
 
 use crate::core::Core;
 use crate::errors::Trouble;
 use crate::keys::{Kind, Names};
-use crate::link::{nothing_new, put, rewrite, unchanged};
 use crate::news;
+use crate::txn::{Txn, TxnOp, nothing_new, put, rewrite, unchanged};
 use crate::view::{Next, Seen, View};
 
 impl Core {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use etcd_client::{Txn, TxnOp};
 use lockcore::{Attempt, Claim, Ending, Queue, Result};
 
 use crate::acquire::Leases;
@@ -10,10 +9,10 @@ use crate::clock::Moment;
 use crate::core::{Core, TRIES, all, crowded, there};
 use crate::errors::Trouble;
 use crate::keys::Names;
-use crate::link::{absent, delete, get, get_range, nothing_new, put, unchanged};
 use crate::news;
 use crate::record::Record;
 use crate::registry::Standing;
+use crate::txn::{Txn, TxnOp, absent, delete, get, get_range, nothing_new, put, unchanged};
 use crate::view::{Plan, Seen, View};
 
 impl Core {

@@ -2,11 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use etcd_client::KeyValue;
 use lockcore::{Claim, ClaimId, Error, ErrorKind, Fence, FencingToken, Holders, Mode, Result, admits};
 
 use crate::keys::{Kind, Names};
 use crate::record::{Place, Record};
+use crate::txn::KeyValue;
 
 /// One claim as it was read.
 #[derive(Clone, Debug)]
@@ -25,17 +25,17 @@ impl Seen {
     /// # Errors
     /// `Conflict` for data that is not ours.
     pub(crate) fn read(names: &Names, kv: &KeyValue) -> Result<Seen> {
-        let parsed = names.parse(kv.key()).zip(Record::decode(kv.value()));
+        let parsed = names.parse(&kv.key).zip(Record::decode(&kv.value));
         let Some(((_, id), record)) = parsed else {
-            let name = String::from_utf8_lossy(kv.key());
+            let name = String::from_utf8_lossy(&kv.key);
             return Err(Error::new(ErrorKind::Conflict, format!("{name} holds data that is not ours")));
         };
         Ok(Seen {
             id,
-            name: String::from_utf8_lossy(kv.key()).into_owned(),
-            created: kv.create_revision(),
-            modified: kv.mod_revision(),
-            lease: kv.lease(),
+            name: String::from_utf8_lossy(&kv.key).into_owned(),
+            created: kv.created,
+            modified: kv.modified,
+            lease: kv.lease,
             record,
         })
     }
@@ -108,7 +108,7 @@ impl View {
     pub(crate) fn read(names: &Names, revision: i64, kvs: &[KeyValue], complete: bool) -> Result<View> {
         let mut view = View { revision, complete, ..View::default() };
         for kv in kvs {
-            if matches!(names.parse(kv.key()), Some((Kind::Marker, _))) {
+            if matches!(names.parse(&kv.key), Some((Kind::Marker, _))) {
                 view.out_of_turn = true;
             } else {
                 view.claims.push(Seen::read(names, kv)?);
