@@ -7,6 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lockcore::{Error, LockBackend, Result};
 
+use crate::table::Level;
+
 /// One client of a server, as a backend gives it.
 pub type Client = Arc<dyn LockBackend>;
 
@@ -21,6 +23,13 @@ pub trait Harness: Send + Sync + 'static {
 
     /// How long things take here.
     fn timing(&self) -> Timing;
+
+    /// Up to which level the suite is played: all of it, unless this run is for one more version of a server that has
+    /// a run of its own. Short of that neither the drop of futures nor mutants are tried, which have nothing to do with
+    /// the version.
+    fn level(&self) -> Level {
+        Level::Extended
+    }
 
     /// The server that one trial uses: a new one, or one that all trials share, as long as `seclusion` allows. It is
     /// called on the runtime of the trial.
