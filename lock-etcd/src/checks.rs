@@ -10,20 +10,22 @@ use crate::core::Core;
 use crate::errors::{NAME, Trouble};
 use crate::leases::new_id;
 use crate::link::Link;
-use crate::txn::{Get, Txn, TxnOp};
+use crate::txn::{Compare, Get, Is, OnLease, Txn, TxnOp};
 
 /// The oldest version that this library is tested with.
 const OLDEST: (u32, u32) = (3, 4);
 
 /// Refuses a cluster that is too old, and finds out what this one can promise.
 pub(crate) async fn check(client: &Client, link: &Link, patience: Duration) -> Result<Capabilities, Trouble> {
-    let mut maintenance = client.maintenance_client();
-    let silent = |_| Trouble::new(ErrorKind::Unavailable, "the server does not answer");
-    let status = timeout(patience, maintenance.status()).await.map_err(silent)?;
-    let status = status.map_err(|error| Trouble::of(error).beforehand())?;
-    if let Some((major, minor)) = version(status.version()).filter(|version| *version < OLDEST) {
-        let message = format!("this is etcd {major}.{minor}; 3.4 or newer is needed");
-        return Err(Trouble::new(ErrorKind::Unsupported, message));
+    match version(client, patience).await {
+        Ok(version) if version < OLDEST => {
+            let (major, minor) = version;
+            let message = format!("this is etcd {major}.{minor}; 3.4 or newer is needed");
+            return Err(Trouble::new(ErrorKind::Unsupported, message));
+        }
+        // Where users are asked for, it is told to administrators only.
+        Err(trouble) if trouble.kind != ErrorKind::Denied => return Err(trouble.at_first()),
+        Ok(_) | Err(_) => {}
     }
     // The shortest lease depends on the election timeout of the cluster, and is only to be had by asking for less.
     let lease = new_id();
@@ -58,16 +60,27 @@ async fn members(client: &Client, patience: Duration) -> usize {
     }
 }
 
-fn version(text: &str) -> Option<(u32, u32)> {
-    let mut parts = text.split('.').map(|part| part.parse().ok());
-    Some((parts.next()??, parts.next()??))
+async fn version(client: &Client, patience: Duration) -> Result<(u32, u32), Trouble> {
+    let mut maintenance = client.maintenance_client();
+    let status = timeout(patience, maintenance.status()).await.map_err(|_| Trouble::silence())?;
+    let status = status.map_err(Trouble::of)?;
+    let mut parts = status.version().split('.').map(|part| part.parse().ok());
+    let unreadable =
+        || Trouble::new(ErrorKind::Unsupported, format!("this is no etcd: version {:?}", status.version()));
+    parts.next().flatten().zip(parts.next().flatten()).ok_or_else(unreadable)
 }
 
 impl Core {
-    /// Whether keys under the prefix may be read.
-    pub(crate) async fn may_read(&self) -> Result<(), Trouble> {
+    /// Whether keys under the prefix may be read and written. A server looks at the rights to both branches of a transaction,
+    /// and the first of this one is never taken.
+    pub(crate) async fn may_act(&self) -> Result<(), Trouble> {
         let (start, end) = self.keys.listing(&KeyPrefix::default());
         let count = Get { start, end: Some(end), count_only: true, ..Get::default() };
-        self.txn(Txn::new().and_then([TxnOp::Get(count)])).await.map(drop)
+        let news = self.keys.news(&self.session);
+        let never = Compare { start: news.clone(), end: None, is: Is::CreatedAt(-1) };
+        let write = TxnOp::Put { name: news, value: Vec::new(), lease: OnLease::Of(0) };
+        let txn = Txn::new().when([never]).and_then([write]).or_else([TxnOp::Get(count)]);
+        let what = format!("keys that begin with {:?} must be open to reads and writes", self.keys.prefix());
+        self.txn(txn).await.map(drop).map_err(|trouble| trouble.because(ErrorKind::Denied, &what))
     }
 }

@@ -1,7 +1,7 @@
 //! How to reach a cluster: the URL and the options.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +9,22 @@ use etcd_client::{Certificate, Client, ConnectOptions, TlsOptions};
 use lockcore::{Capabilities, Error, ErrorKind, Result};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+use tonic::transport::Endpoint;
 
 use crate::backend::EtcdBackend;
 use crate::checks;
 use crate::core::{Core, session};
 use crate::errors::{NAME, Trouble};
+use crate::etcd::Etcd;
 use crate::keeper;
 use crate::keys::Keys;
 use crate::leases::Leases;
 use crate::link::Link;
+use crate::members::Members;
 use crate::registry::Registry;
 
-/// How often an idle connection is probed, and how long it may take to answer. Servers forbid less than 5 s.
+/// How often a connection with requests on it is probed (the watch is one), and how long it may take to answer. Servers forbid less
+/// than 5 s, and any probe of an idle connection.
 const PING: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(4));
 
 /// Options of a connection to etcd; made by [`EtcdBackend::builder`].
@@ -128,11 +132,14 @@ impl EtcdBuilder {
         let prefix = self.prefix.clone().or_else(|| target.prefix.clone());
         let keys = Keys::new(prefix.unwrap_or_else(|| "lock/".to_owned()))?;
         let address = target.hosts.join(",");
-        let client = match self.client {
-            Some(client) => client,
-            None => open(&target, self.ca_file.as_ref(), self.connect_timeout).await?,
+        let (client, asked) = if let Some(client) = self.client {
+            (client, None)
+        } else {
+            let members = Members::new(endpoints(&target, self.ca_file.as_ref(), self.connect_timeout)?);
+            let client = open(&target, &members, keys.prefix(), self.connect_timeout).await?;
+            (client, Some(members.asked()))
         };
-        let link = Link::new(client.clone(), self.request_timeout);
+        let link = Link::new(Etcd::new(client.clone(), asked), self.request_timeout);
         let capabilities =
             checks::check(&client, &link, self.connect_timeout).await.map_err(Trouble::error)?;
         begin(link, keys, capabilities, self.connect_timeout, address).await
@@ -148,16 +155,17 @@ pub(crate) async fn begin(
     address: String,
 ) -> Result<Arc<EtcdBackend>> {
     let link = Arc::new(link);
+    let session = session();
     let core = Arc::new(Core {
-        leases: Leases::new(link.clone(), capabilities.min_ttl),
+        leases: Leases::new(link.clone(), capabilities.min_ttl, keys.news(&session)),
         link,
         keys,
         registry: Registry::default(),
-        session: session(),
+        session,
         moves: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
     });
     // Asked for beforehand, because a watch does not say why it is refused.
-    core.may_read().await.map_err(|trouble| trouble.beforehand().error())?;
+    core.may_act().await.map_err(|trouble| trouble.beforehand().error())?;
     let watching = keeper::watch(&core, patience).await.map_err(Trouble::error)?;
     let runtime = Handle::try_current().map_err(|error| {
         Error::new(ErrorKind::Closed, "locks need a tokio runtime to run on").with_source(error)
@@ -166,40 +174,62 @@ pub(crate) async fn begin(
     Ok(Arc::new(EtcdBackend::new(core, capabilities, keeping, address)))
 }
 
+/// How each of the members is to be connected to.
+fn endpoints(
+    target: &Target,
+    ca_file: Option<&PathBuf>,
+    patience: Duration,
+) -> Result<Vec<(String, Endpoint)>> {
+    let ca_file = ca_file.or(target.ca_file.as_ref());
+    if ca_file.is_some() && !target.secure {
+        return Err(invalid("a CA file needs TLS: write etcds:// instead of etcd://"));
+    }
+    let mut tls = target.secure.then(TlsOptions::new);
+    tls = match (tls, ca_file) {
+        (Some(tls), Some(path)) => Some(tls.ca_certificate(Certificate::from_pem(read(path)?))),
+        (tls, _) => tls.map(TlsOptions::with_native_roots),
+    };
+    let scheme = if target.secure { "https" } else { "http" };
+    let mut endpoints = Vec::with_capacity(target.hosts.len());
+    for host in &target.hosts {
+        let no_host = |error| invalid(format!("{host:?} is no host")).with_source(error);
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{host}")).map_err(no_host)?;
+        if let Some(tls) = &tls {
+            let unusable = |error| invalid("TLS cannot be had with these certificates").with_source(error);
+            endpoint = endpoint.tls_config(tls.clone()).map_err(unusable)?;
+        }
+        let (interval, answer) = PING;
+        let endpoint =
+            endpoint.connect_timeout(patience).http2_keep_alive_interval(interval).keep_alive_timeout(answer);
+        endpoints.push((host.clone(), endpoint));
+    }
+    Ok(endpoints)
+}
+
 /// Makes the connection; the password is checked, if there is one.
-async fn open(target: &Target, ca_file: Option<&PathBuf>, patience: Duration) -> Result<Client> {
+async fn open(target: &Target, members: &Members, prefix: &str, patience: Duration) -> Result<Client> {
     let mut options = ConnectOptions::new()
-        .with_connect_timeout(patience)
-        .with_keep_alive(PING.0, PING.1)
-        .with_keep_alive_while_idle(true)
         .with_auto_token_refresh(true)
         // A member that is cut off from the others refuses, instead of answering from what it remembers.
         .with_require_leader(true);
     if let Some((user, password)) = &target.user {
         options = options.with_user(user, password);
     }
-    let ca_file = ca_file.or(target.ca_file.as_ref());
-    if target.secure {
-        let mut tls = TlsOptions::new();
-        if let Some(path) = ca_file {
-            let pem = std::fs::read(path).map_err(|error| {
-                invalid(format!("cannot read the CA file {}", path.display())).with_source(error)
-            })?;
-            tls = tls.ca_certificate(Certificate::from_pem(pem));
-        } else {
-            tls = tls.with_native_roots();
+    let connecting = async {
+        if target.hosts.len() > 1 {
+            members.choose(&options, &format!("{prefix}~")).await?;
         }
-        options = options.with_tls(tls);
-    } else if ca_file.is_some() {
-        return Err(invalid("a CA file needs TLS: write etcds:// instead of etcd://"));
-    }
-    let scheme = if target.secure { "https" } else { "http" };
-    let endpoints: Vec<String> = target.hosts.iter().map(|host| format!("{scheme}://{host}")).collect();
-    match timeout(patience, Client::connect(endpoints, Some(options))).await {
-        Ok(Ok(client)) => Ok(client),
-        Ok(Err(error)) => Err(Trouble::of(error).beforehand().error()),
+        Client::from_channel(members.channel(), Some(options)).await.map_err(Trouble::of)
+    };
+    match timeout(patience, connecting).await {
+        Ok(connected) => connected.map_err(|trouble| trouble.at_first().error()),
         Err(_) => Err(Error::new(ErrorKind::Unavailable, "the server does not answer")),
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| invalid(format!("cannot read the CA file {}", path.display())).with_source(error))
 }
 
 impl Target {

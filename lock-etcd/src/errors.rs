@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use lockcore::{Error, ErrorKind};
 
+use crate::members::Unreachable;
+
 /// The backend's name in errors and capabilities.
 pub(crate) const NAME: &str = "etcd";
 
@@ -41,6 +43,20 @@ impl Trouble {
         self
     }
 
+    /// The same trouble with the first request of all: what answers may not be what it should be.
+    pub(crate) fn at_first(self) -> Trouble {
+        let what = "no etcd answers there (a port that speaks TLS needs etcds://)";
+        self.because(ErrorKind::Indeterminate, what).beforehand()
+    }
+
+    /// The same trouble, with what it means to this caller.
+    pub(crate) fn because(mut self, kind: ErrorKind, what: &str) -> Trouble {
+        if self.kind == kind {
+            self.message = format!("{what}: {}", self.message);
+        }
+        self
+    }
+
     /// The error for a caller.
     pub(crate) fn error(self) -> Error {
         let error = Error::new(self.kind, self.message);
@@ -64,9 +80,37 @@ fn judge(error: &etcd_client::Error) -> (ErrorKind, String, bool) {
         // The client library found something wrong before it sent anything.
         return (ErrorKind::Unavailable, text, lease_gone);
     };
+    if let Some(unreachable) = unreachable(status) {
+        let (kind, message) = judge_connection(unreachable);
+        return (kind, message, false);
+    }
     let said = status.message();
     let causes = causes(status);
     judge_status(status.code() as i32, said, &causes)
+}
+
+/// Which member could not be asked, if that is what happened.
+fn unreachable(error: &dyn std::error::Error) -> Option<&Unreachable> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}
+
+fn judge_connection(error: &Unreachable) -> (ErrorKind, String) {
+    let mut root: &dyn std::error::Error = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    let causes = causes(error);
+    let advice = ADVICE.iter().find(|(word, _)| causes.contains(word)).map_or("", |(_, advice)| advice);
+    let never_sent = NOT_SENT.iter().any(|word| causes.contains(word));
+    let kind = if never_sent { ErrorKind::Unavailable } else { ErrorKind::Indeterminate };
+    (kind, format!("cannot ask {error}: {root}{advice}"))
 }
 
 /// What the errors below say, which a status does not repeat.
@@ -92,7 +136,7 @@ mod code {
 }
 
 /// What the server itself says when it did nothing, each with what to do.
-const REFUSED: [(&str, &str); 4] = [
+const REFUSED: [(&str, &str); 5] = [
     ("no leader", "the cluster has no leader: is a majority of its members up?"),
     ("too many requests", "the server has too many requests waiting"),
     (
@@ -100,11 +144,25 @@ const REFUSED: [(&str, &str); 4] = [
         "the server's database is full (NOSPACE): compact, defragment, disarm the alarm",
     ),
     ("not capable", "the server is not ready yet"),
+    ("auth store is old", "users or roles were changed just now"),
 ];
 
 /// What a connection says that was never made: nothing was sent.
-const NOT_SENT: [&str; 5] =
-    ["Connection refused", "tcp connect error", "dns error", "failed to lookup", "invalid peer certificate"];
+const NOT_SENT: [&str; 6] = [
+    "Connection refused",
+    "tcp connect error",
+    "dns error",
+    "failed to lookup",
+    "invalid peer certificate",
+    "tls handshake",
+];
+
+/// How a connection fails that something is wrong with, each with what to do.
+const ADVICE: [(&str, &str); 3] = [
+    ("invalid peer certificate", " (is its authority the system's, or that of ?ca=…?)"),
+    ("tls handshake", " (etcds:// needs a port that speaks TLS)"),
+    ("corrupt message", " (etcds:// needs a port that speaks TLS)"),
+];
 
 fn judge_status(code: i32, said: &str, causes: &str) -> (ErrorKind, String, bool) {
     let full = format!("{said}{causes}");

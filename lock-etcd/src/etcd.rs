@@ -1,22 +1,42 @@
 //! Our requests in the words of the etcd client, and its answers in ours.
 
+use std::future::pending;
+
 use async_trait::async_trait;
 use etcd_client::{
     Client, CompareOp, EventType, GetOptions, GetResponse, LeaseGrantOptions, PutOptions, SortOrder,
-    SortTarget, TxnOpResponse, WatchStream,
+    SortTarget, TxnOpResponse, WatchOptions, WatchStream,
 };
 use lockcore::ErrorKind;
+use tokio::sync::watch;
 
 use crate::errors::Trouble;
+use crate::lineage::Lineage;
 use crate::link::{News, Server, Watch};
 use crate::txn::{Answer, Compare, Get, Is, KeyValue, OnLease, Read, Txn, TxnOp};
 
+/// One cluster, by one client of it.
+pub(crate) struct Etcd {
+    client: Client,
+    lineage: Lineage,
+    /// Which of its members is asked, if that is ours to choose.
+    asked: Option<watch::Receiver<usize>>,
+}
+
+impl Etcd {
+    pub(crate) fn new(client: Client, asked: Option<watch::Receiver<usize>>) -> Etcd {
+        Etcd { client, lineage: Lineage::default(), asked }
+    }
+}
+
 #[async_trait]
-impl Server for Client {
+impl Server for Etcd {
     async fn txn(&self, txn: Txn) -> Result<Answer, Trouble> {
-        let mut response = self.kv_client().txn(request(txn)).await.map_err(Trouble::of)?;
+        let newest = self.lineage.newest();
+        let response = self.client.kv_client().txn(request(txn)).await.map_err(Trouble::of)?;
+        self.lineage.follow(response.header(), newest)?;
         let mut answer = Answer {
-            revision: response.take_header().map_or(0, |header| header.revision()),
+            revision: response.header().map_or(0, etcd_client::ResponseHeader::revision),
             succeeded: response.succeeded(),
             ..Answer::default()
         };
@@ -39,13 +59,19 @@ impl Server for Client {
 
     async fn grant(&self, id: i64, seconds: i64) -> Result<i64, Trouble> {
         let options = LeaseGrantOptions::new().with_id(id);
-        let granted = self.lease_client().grant(seconds, Some(options)).await.map_err(Trouble::of)?;
+        let newest = self.lineage.newest();
+        let granted = self.client.lease_client().grant(seconds, Some(options)).await.map_err(Trouble::of)?;
+        // Everything that is written lies on a lease: what lets none be made lets nobody in.
+        if let Err(trouble) = self.lineage.follow(granted.header(), newest) {
+            self.revoke(id).await?;
+            return Err(trouble);
+        }
         Ok(granted.ttl())
     }
 
     async fn keep_alive(&self, lease: i64) -> Result<bool, Trouble> {
         // The stream's first answer is waited for inside, and the stream ends with this call.
-        match self.lease_client().keep_alive(lease).await.map_err(Trouble::of) {
+        match self.client.lease_client().keep_alive(lease).await.map_err(Trouble::of) {
             Ok(_stream) => Ok(true),
             Err(trouble) if trouble.lease_gone => Ok(false),
             Err(trouble) => Err(trouble),
@@ -53,22 +79,30 @@ impl Server for Client {
     }
 
     async fn revoke(&self, lease: i64) -> Result<(), Trouble> {
-        self.lease_client().revoke(lease).await.map(drop).map_err(Trouble::of)
+        self.client.lease_client().revoke(lease).await.map(drop).map_err(Trouble::of)
     }
 
     async fn time_to_live(&self, lease: i64) -> Result<i64, Trouble> {
-        let answer = self.lease_client().time_to_live(lease, None).await.map_err(Trouble::of)?;
+        let answer = self.client.lease_client().time_to_live(lease, None).await.map_err(Trouble::of)?;
         Ok(answer.ttl())
     }
 
-    async fn watch(&self, name: String) -> Result<Box<dyn Watch>, Trouble> {
-        let mut stream = self.watch_client().watch(name, None).await.map_err(Trouble::of)?;
+    async fn watch(&self, beginning: String) -> Result<Box<dyn Watch>, Trouble> {
+        let mut asked = self.asked.clone();
+        // A change from here on ends the watch.
+        asked.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        let mut stream = self
+            .client
+            .watch_client()
+            .watch(beginning, Some(WatchOptions::new().with_prefix()))
+            .await
+            .map_err(Trouble::of)?;
         loop {
             match stream.message().await.map_err(Trouble::of)? {
                 Some(message) if message.canceled() => {
                     return Err(Trouble::new(ErrorKind::Unavailable, message.cancel_reason()));
                 }
-                Some(message) if message.created() => return Ok(Box::new(stream)),
+                Some(message) if message.created() => return Ok(Box::new(Watching { stream, asked })),
                 Some(_) => {}
                 None => return Err(Trouble::new(ErrorKind::Unavailable, "the watch was closed")),
             }
@@ -76,21 +110,47 @@ impl Server for Client {
     }
 }
 
+/// A watch on one member.
+struct Watching {
+    stream: WatchStream,
+    asked: Option<watch::Receiver<usize>>,
+}
+
 #[async_trait]
-impl Watch for WatchStream {
+impl Watch for Watching {
     async fn next(&mut self) -> Result<Vec<News>, Trouble> {
-        match self.message().await.map_err(Trouble::of)? {
+        let message = tokio::select! {
+            message = self.stream.message() => message.map_err(Trouble::of)?,
+            // One that hangs would keep its watch open and say nothing.
+            () = changed(&mut self.asked) => {
+                return Err(Trouble::new(ErrorKind::Unavailable, "another member is asked now"));
+            }
+        };
+        match message {
             Some(message) if message.canceled() => {
                 Err(Trouble::new(ErrorKind::Unavailable, message.cancel_reason()))
             }
-            Some(message) => {
-                let written = message.events().iter().filter(|event| event.event_type() == EventType::Put);
-                let news = written.filter_map(etcd_client::Event::kv);
-                Ok(news.map(|kv| News { value: kv.value().to_vec(), revision: kv.mod_revision() }).collect())
-            }
+            Some(message) => Ok(message.events().iter().filter_map(news).collect()),
             None => Err(Trouble::new(ErrorKind::Unavailable, "the watch was closed")),
         }
     }
+}
+
+fn news(event: &etcd_client::Event) -> Option<News> {
+    let kv = event.kv()?;
+    Some(match event.event_type() {
+        EventType::Put => News::Written { value: kv.value().to_vec(), revision: kv.mod_revision() },
+        EventType::Delete => News::Deleted { name: kv.key().to_vec() },
+    })
+}
+
+async fn changed(asked: &mut Option<watch::Receiver<usize>>) {
+    if let Some(asked) = asked
+        && asked.changed().await.is_ok()
+    {
+        return;
+    }
+    pending::<()>().await;
 }
 
 fn request(txn: Txn) -> etcd_client::Txn {

@@ -32,7 +32,7 @@ pub(crate) async fn keep(core: Arc<Core>, mut watching: Box<dyn Watch>, patience
     loop {
         tokio::select! {
             news = watching.next() => match news {
-                Ok(news) => core.dispatch(&news),
+                Ok(news) => core.dispatch(&news).await,
                 Err(trouble) => {
                     tracing::debug!(?trouble, "the watch has ended");
                     watching = again(&core, patience).await;

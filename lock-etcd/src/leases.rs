@@ -10,6 +10,7 @@ use lockcore::{Claim, ErrorKind, FORGET_AFTER};
 use crate::clock::Moment;
 use crate::errors::Trouble;
 use crate::link::Link;
+use crate::txn::{Txn, put};
 
 /// A lease on the server, and what this client knows of it.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ impl Lease {
 pub(crate) struct Leases {
     link: Arc<Link>,
     min_ttl: Duration,
+    /// The beginning of the names that end with the shared leases.
+    news: String,
     shared: Mutex<HashMap<i64, Arc<Lease>>>,
     /// One grant of a shared lease at a time.
     granting: tokio::sync::Mutex<()>,
@@ -86,10 +89,11 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    pub(crate) fn new(link: Arc<Link>, min_ttl: Duration) -> Leases {
+    pub(crate) fn new(link: Arc<Link>, min_ttl: Duration, news: String) -> Leases {
         Leases {
             link,
             min_ttl,
+            news,
             shared: Mutex::default(),
             granting: tokio::sync::Mutex::new(()),
             memory: tokio::sync::Mutex::new(None),
@@ -130,9 +134,28 @@ impl Leases {
                 continue;
             }
             let lease = self.grant(seconds, true).await?;
+            self.announce(&lease).await;
             self.map().insert(seconds, lease.clone());
             return Ok(lease);
         }
+    }
+
+    /// Puts a name on the lease whose deletion is news: if the lease is ended from outside, its claims hear of it at once, and not
+    /// with their next renewal.
+    async fn announce(&self, lease: &Lease) {
+        let name = format!("{}/{}", self.news, lease.id);
+        if let Err(trouble) = self.link.txn(Txn::new().and_then([put(name, "", lease.id)])).await {
+            tracing::debug!(?trouble, "the end of a lease will be noticed by renewals only");
+        }
+    }
+
+    /// The shared lease whose name was deleted, if it is not there any more: somebody may have deleted the name alone.
+    pub(crate) async fn ended(&self, name: &[u8]) -> Option<Arc<Lease>> {
+        let id: i64 =
+            std::str::from_utf8(name).ok()?.strip_prefix(&self.news)?.strip_prefix('/')?.parse().ok()?;
+        let lease = self.all_shared().into_iter().find(|lease| lease.id == id)?;
+        let is_gone = matches!(lease.keep(&self.link, Duration::ZERO).await, Ok(false));
+        is_gone.then_some(lease)
     }
 
     /// The lease of what is remembered for [`FORGET_AFTER`]: used for a quarter of that, then there is a new one.

@@ -46,7 +46,8 @@
 //!
 //! **News** come by one watch per client on one key, opened from *now*: etcd serves a watch from an earlier revision up to 100 ms late.
 //! After each gap all claims look for themselves, and every waiter looks at each heartbeat. The end of a lease is no news: the
-//! claim that is next is told when to look.
+//! claim that is next is told when to look. But each shared lease has a name of its own among the news, which ends with it: when a
+//! lease is ended from outside, whoever lies on it hears of it at once.
 //!
 //! # Examples
 //! ```no_run
@@ -72,7 +73,9 @@ mod inspect;
 mod keeper;
 mod keys;
 mod leases;
+mod lineage;
 mod link;
+mod members;
 mod news;
 mod record;
 mod registry;

@@ -28,24 +28,24 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// The whole seconds that are left of a lease; -1 when it is not there.
     async fn time_to_live(&self, lease: i64) -> Result<i64, Trouble>;
 
-    /// Opens a watch on one key, from now on. It is there when this returns.
-    async fn watch(&self, name: String) -> Result<Box<dyn Watch>, Trouble>;
+    /// Opens a watch on all keys whose names begin so, from now on. It is there when this returns.
+    async fn watch(&self, beginning: String) -> Result<Box<dyn Watch>, Trouble>;
 }
 
 /// An open watch.
 #[async_trait]
 pub(crate) trait Watch: Send {
-    /// What was written since; nothing when the server only says that it is there. An error is the end of the watch.
+    /// What happened since; nothing when the server only says that it is there. An error is the end of the watch.
     ///
     /// Dropping the future loses nothing.
     async fn next(&mut self) -> Result<Vec<News>, Trouble>;
 }
 
-/// One write of a watched key.
+/// What happened to a watched key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct News {
-    pub(crate) value: Vec<u8>,
-    pub(crate) revision: i64,
+pub(crate) enum News {
+    Written { value: Vec<u8>, revision: i64 },
+    Deleted { name: Vec<u8> },
 }
 
 /// The connection of one client.
@@ -90,9 +90,13 @@ impl Link {
         Ok(Duration::from_secs(u64::try_from(ttl.saturating_add(1)).unwrap_or(0)))
     }
 
-    /// Opens a watch on one key, within `patience`.
-    pub(crate) async fn watch(&self, name: String, patience: Duration) -> Result<Box<dyn Watch>, Trouble> {
-        timeout(patience, self.server.watch(name))
+    /// Opens a watch on all keys whose names begin so, within `patience`.
+    pub(crate) async fn watch(
+        &self,
+        beginning: String,
+        patience: Duration,
+    ) -> Result<Box<dyn Watch>, Trouble> {
+        timeout(patience, self.server.watch(beginning))
             .await
             .unwrap_or_else(|_| Err(Trouble::silence().beforehand()))
     }

@@ -48,13 +48,24 @@ fn lines(message: &str, revision: i64) -> impl Iterator<Item = Line> {
 
 impl Core {
     /// Rings the bells that the watch has brought something for.
-    pub(crate) fn dispatch(&self, news: &[News]) {
-        for &News { ref value, revision } in news {
-            for line in lines(&String::from_utf8_lossy(value), revision) {
-                match line {
-                    Line::Granted(id, fence) => self.registry.granted(id, fence, revision),
-                    Line::Ended(id, ending) => self.registry.ended(id, ending),
+    pub(crate) async fn dispatch(&self, news: &[News]) {
+        for one in news {
+            match one {
+                News::Written { value, revision } => self.dispatch_message(value, *revision),
+                News::Deleted { name } => {
+                    if let Some(lease) = self.leases.ended(name).await {
+                        self.registry.lease_ended(&lease);
+                    }
                 }
+            }
+        }
+    }
+
+    fn dispatch_message(&self, message: &[u8], revision: i64) {
+        for line in lines(&String::from_utf8_lossy(message), revision) {
+            match line {
+                Line::Granted(id, fence) => self.registry.granted(id, fence, revision),
+                Line::Ended(id, ending) => self.registry.ended(id, ending),
             }
         }
     }

@@ -154,6 +154,18 @@ impl Registry {
         }
     }
 
+    /// The lease is not there any more, and neither is what lay on it. Whoever joins just now is told by the answer.
+    pub(crate) fn lease_ended(&self, lease: &Lease) {
+        for shard in &self.shards {
+            let lies_there = |own: &Own| own.lease.id == lease.id && own.standing != Standing::Joining;
+            let ended: Vec<ClaimId> =
+                lock(shard).iter().filter(|(_, own)| lies_there(own)).map(|(&id, _)| id).collect();
+            for id in ended {
+                self.ended(id, Ending::Expired);
+            }
+        }
+    }
+
     /// Tells every claim to look for itself: news may have been missed.
     pub(crate) fn everybody_look(&self) {
         for shard in &self.shards {

@@ -18,9 +18,10 @@ mod proxy;
 mod redis;
 mod resp;
 mod tools;
+mod urls;
 mod wait;
 
-pub use etcd::{EtcdServer, EtcdVersion};
+pub use etcd::{EtcdCluster, EtcdOptions, EtcdServer, EtcdVersion};
 pub use process::is_running;
 pub use proxy::{Counters, Proxy};
 pub use redis::{Fsync, RedisOptions, RedisServer};

@@ -2,7 +2,6 @@
 
 mod options;
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,6 +15,7 @@ use crate::certificates::Certificates;
 use crate::folder::Folder;
 use crate::process::{Process, Program};
 use crate::resp::{Connection, Reply};
+use crate::urls::percent_encode;
 use crate::wait::{PATIENCE, wait_for};
 
 /// A `redis-server` of its own, on a free port of 127.0.0.1, with its data in a temporary folder.
@@ -226,27 +226,4 @@ impl RedisServer {
 
 fn not_running() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "this redis does not run: it was killed or stopped")
-}
-
-/// Encodes what may not stand in the user's part of a URL.
-fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hard_passwords_are_encoded() {
-        assert_eq!(percent_encode("a/b@c:ü"), "a%2Fb%40c%3A%C3%BC");
-    }
 }
