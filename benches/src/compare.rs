@@ -4,6 +4,7 @@ use crate::Result;
 use crate::clock::float;
 use crate::drive::{Plan, Round};
 use crate::report::{Line, Report};
+use crate::server::Counted;
 
 /// Something that is measured: a name, and how a window of it is run.
 pub(crate) struct Peer<'a> {
@@ -51,8 +52,16 @@ impl Compared {
     }
 
     /// The middle of one peer's rounds.
-    pub(crate) fn median(&self, peer: usize, measure: Measure) -> f64 {
+    pub(crate) fn median(&self, peer: usize, measure: impl Fn(&Round) -> f64) -> f64 {
         median(self.of(peer).iter().map(measure).collect())
+    }
+
+    /// A count of the server for each grant; the few after the window are counted on both sides.
+    pub(crate) fn each(&self, peer: usize, of: impl Fn(&Counted) -> u64) -> f64 {
+        self.median(peer, |round| {
+            let grants = float(round.acquire.len().max(1));
+            round.server.as_ref().map_or(f64::NAN, |server| float(of(server)) / grants)
+        })
     }
 
     /// The middle of the ratios of two peers within each round.

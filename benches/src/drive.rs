@@ -49,7 +49,7 @@ pub(crate) struct Round {
     pub(crate) cycle: Histogram<u64>,
     pub(crate) hand_over: Histogram<u64>,
     /// What a server says of it.
-    pub(crate) server: Option<crate::redis::Counted>,
+    pub(crate) server: Option<crate::server::Counted>,
 }
 
 impl Round {

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use crate::Result;
 use crate::clock::{cpu_nanos, float, nanos, seconds};
 use crate::counted::Counted;
-use crate::redis::{Counted as ServerCounted, Server};
 use crate::report::Line;
+use crate::server::{Counted as ServerCounted, Counting, Server};
 
 /// What is held.
 pub(crate) struct Hold {
@@ -36,7 +36,11 @@ pub(crate) struct Seen {
 const FILLERS: u64 = 64;
 
 /// Acquires the locks, holds them for a while, and counts from when all are held.
-pub(crate) async fn run(backend: Arc<dyn LockBackend>, hold: &Hold, server: Option<&Server>) -> Result<Seen> {
+pub(crate) async fn run(
+    backend: Arc<dyn LockBackend>,
+    hold: &Hold,
+    server: Option<&dyn Server>,
+) -> Result<Seen> {
     let counted = Counted::new(backend);
     let locks = LockClient::builder(counted.clone()).ttl(hold.ttl).build();
     let began = nanos();
@@ -56,8 +60,8 @@ pub(crate) async fn run(backend: Arc<dyn LockBackend>, hold: &Hold, server: Opti
         guards.extend(filled??);
     }
     let fill_seconds = seconds(began, nanos());
-    let before = match server {
-        Some(server) => Some(server.count().await?),
+    let counting = match server {
+        Some(server) => Some(Counting::begin(server).await?),
         None => None,
     };
     let (requests, renewed) = (counted.requests(), counted.renewed());
@@ -65,9 +69,9 @@ pub(crate) async fn run(backend: Arc<dyn LockBackend>, hold: &Hold, server: Opti
     tokio::time::sleep(hold.seconds).await;
     let (ended, cpu_seconds) = (nanos(), seconds(cpu, cpu_nanos()));
     let (requests, renewed) = (counted.requests() - requests, counted.renewed() - renewed);
-    let server = match (server, before) {
-        (Some(server), Some(before)) => Some(server.count().await?.since(&before)),
-        _ => None,
+    let server = match counting {
+        Some(counting) => Some(counting.end().await?),
+        None => None,
     };
     let lost = guards.iter().map(|guard| u64::from(!guard.is_held())).sum();
     drop(guards);
@@ -98,11 +102,9 @@ impl Seen {
             lost: Some(self.lost),
             requests: Some(self.requests),
             client_cpu_s: self.cpu_seconds,
-            server_cpu_s: self.server.as_ref().map(|server| server.cpu_seconds),
-            server_cmds: self.server.as_ref().map(ServerCounted::requests),
-            cmds: self.server.as_ref().map(ServerCounted::commands),
             ..Line::default()
         }
+        .with_server(self.server.as_ref())
     }
 }
 
@@ -122,11 +124,14 @@ impl fmt::Display for Seen {
         if let Some(server) = &self.server {
             write!(
                 f,
-                "; the server read {:.1} times/s and {:.0} bytes/s, and used {:.3} CPU s",
-                float(server.reads) / self.seconds,
-                float(server.bytes) / self.seconds,
-                server.cpu_seconds
+                "; the server had {:.1} requests/s, {:.0} bytes/s",
+                float(server.requests) / self.seconds,
+                float(server.bytes) / self.seconds
             )?;
+            if let Some(reads) = server.reads {
+                write!(f, " in {:.1} reads/s", float(reads) / self.seconds)?;
+            }
+            write!(f, ", and used {:.3} CPU s", server.cpu_seconds)?;
         }
         Ok(())
     }

@@ -3,15 +3,18 @@
 //! Peers run in alternating rounds in one process; every round of ours is checked for overlapping holders and tokens that
 //! do not grow, and a run in which that happened is void.
 
+mod bench;
 mod clock;
 mod compare;
 mod counted;
 mod drive;
+mod etcd;
 mod held;
 mod history;
 mod memory;
 mod redis;
 mod report;
+mod server;
 mod worker;
 
 use std::error::Error;
@@ -35,9 +38,12 @@ pub(crate) struct Options {
     backend: Backend,
     /// Only workloads whose name has one of these in it: w1-16, w2, w2-hold-1ms, w3-mix, w4, idle, …
     filters: Vec<String>,
-    /// Measure on this server instead of one of our own: redis=HOST:PORT; the name before `=` goes into the results
+    /// Measure on this server instead of one of our own: redis=HOST:PORT, etcd-disk=HOST:PORT; the name before `=` goes into the results
     #[arg(long, value_name = "NAME=HOST:PORT", value_delimiter = ',', value_parser = named)]
     servers: Vec<(String, String)>,
+    /// Where a server of our own keeps its data, both unless told (etcd)
+    #[arg(long)]
+    medium: Option<etcd::Medium>,
     /// How long each round takes, as a multiple of what it takes otherwise
     #[arg(long, default_value_t = 1.0)]
     stretch: f64,
@@ -56,6 +62,7 @@ pub(crate) struct Options {
 enum Backend {
     Memory,
     Redis,
+    Etcd,
 }
 
 fn named(text: &str) -> std::result::Result<(String, String), String> {
@@ -68,6 +75,15 @@ impl Options {
     /// Whether a workload is asked for.
     pub(crate) fn wants(&self, workload: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|filter| workload.contains(&filter.to_lowercase()))
+    }
+
+    /// The servers of somebody else: those of the options, else of the variables, each with the name that it gets.
+    pub(crate) fn servers_or(&self, variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        if !self.servers.is_empty() {
+            return self.servers.clone();
+        }
+        let of = |&(variable, name): &(&str, &str)| Some((name.to_owned(), std::env::var(variable).ok()?));
+        variables.iter().filter_map(of).collect()
     }
 
     pub(crate) fn window(&self, seconds: f64) -> Duration {
@@ -102,6 +118,7 @@ fn measure(options: &Options) -> Result<bool> {
     let reports = match options.backend {
         Backend::Memory => vec![memory::run(options)?],
         Backend::Redis => redis::run(options)?,
+        Backend::Etcd => etcd::run(options)?,
     };
     println!("\nload after: {}", load());
     let mut sound = true;

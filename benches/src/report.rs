@@ -9,7 +9,7 @@ use crate::Result;
 use crate::clock::float;
 use crate::compare::time_of;
 use crate::drive::{Plan, Round};
-use crate::redis::Counted;
+use crate::server::Counted;
 
 /// One result. Times are in µs unless they say otherwise; what does not apply is left out.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -52,7 +52,7 @@ pub(crate) struct Line {
     pub(crate) client_cpu_s: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_cpu_s: Option<f64>,
-    /// Scripts and commands that clients sent.
+    /// What clients sent: scripts and commands, or requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_cmds: Option<u64>,
     /// All commands, those inside scripts too.
@@ -60,6 +60,10 @@ pub(crate) struct Line {
     pub(crate) cmds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) messages: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) raft_entries: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fsyncs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fill_secs: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,11 +106,21 @@ impl Line {
             failures: round.failures,
             stuck: round.stuck,
             client_cpu_s: round.cpu_seconds,
-            server_cpu_s: round.server.as_ref().map(|server| server.cpu_seconds),
-            server_cmds: round.server.as_ref().map(Counted::requests),
-            cmds: round.server.as_ref().map(Counted::commands),
-            messages: round.server.as_ref().map(|server| server.calls("publish")),
             ..Line::default()
+        }
+        .with_server(round.server.as_ref())
+    }
+
+    /// With what the server counted, if there is one.
+    pub(crate) fn with_server(self, server: Option<&Counted>) -> Line {
+        Line {
+            server_cpu_s: server.map(|server| server.cpu_seconds),
+            server_cmds: server.map(|server| server.requests),
+            messages: server.map(|server| server.messages),
+            cmds: server.and_then(|server| server.commands),
+            raft_entries: server.and_then(|server| server.raft_entries),
+            fsyncs: server.and_then(|server| server.fsyncs),
+            ..self
         }
     }
 }

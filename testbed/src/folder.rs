@@ -27,7 +27,17 @@ impl Folder {
     pub(crate) fn new() -> io::Result<Self> {
         static SWEEP: Once = Once::new();
         SWEEP.call_once(|| sweep(&env::temp_dir()));
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        Self::new_in(&env::temp_dir())
+    }
+
+    /// A folder in a place that is not the usual one, which is swept each time.
+    pub(crate) fn in_place(place: &Path) -> io::Result<Self> {
+        sweep(place);
+        Self::new_in(place)
+    }
+
+    fn new_in(parent: &Path) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
         let alive = lock(dir.path())?;
         Ok(Self { dir, _alive: alive })
     }

@@ -12,6 +12,7 @@
 mod certificates;
 mod etcd;
 mod folder;
+mod http;
 mod ports;
 mod process;
 mod proxy;
@@ -22,6 +23,7 @@ mod urls;
 mod wait;
 
 pub use etcd::{EtcdCluster, EtcdOptions, EtcdServer, EtcdVersion};
+pub use http::http_get;
 pub use process::is_running;
 pub use proxy::{Counters, Proxy};
 pub use redis::{Fsync, RedisOptions, RedisServer};

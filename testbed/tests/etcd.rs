@@ -1,5 +1,6 @@
 //! The etcd servers for tests.
 
+use std::fs;
 use std::time::Duration;
 
 use testbed::{EtcdCluster, EtcdServer, EtcdVersion, is_running, wait_for};
@@ -15,6 +16,18 @@ fn it_answers_and_ends_when_dropped() {
     assert!(is_running(pid));
     drop(server);
     assert!(!is_running(pid));
+}
+
+#[test]
+fn one_in_earnest_waits_for_the_disk_and_keeps_its_data_where_it_is_told() {
+    let place = tempfile::tempdir().unwrap();
+    let server = EtcdServer::options().version(EtcdVersion::Built).in_earnest(place.path()).start().unwrap();
+    let folder = fs::read_dir(place.path()).unwrap().next().unwrap().unwrap().path();
+    assert!(folder.join("data/member/wal").exists());
+    let command = fs::read_to_string(format!("/proc/{}/cmdline", server.pid().unwrap())).unwrap();
+    assert!(command.contains("--data-dir") && !command.contains("no-fsync"), "{command}");
+    drop(server);
+    assert!(!folder.exists());
 }
 
 #[test]

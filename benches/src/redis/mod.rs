@@ -6,21 +6,14 @@ mod workloads;
 
 use tokio::runtime::Builder;
 
-pub(crate) use self::server::{Counted, Server};
-use self::workloads::Bench;
+use self::server::Redis;
+use crate::bench::Bench;
 use crate::report::Report;
 use crate::{Options, Result};
 
 /// Measures everything that the options ask for, on each server.
 pub(crate) fn run(options: &Options) -> Result<Vec<Report>> {
-    let mut servers = options.servers.clone();
-    if servers.is_empty() {
-        for (variable, name) in [("REDIS_MEM", "redis-mem"), ("REDIS_AOF", "redis-aof")] {
-            if let Ok(address) = std::env::var(variable) {
-                servers.push((name.to_owned(), address));
-            }
-        }
-    }
+    let servers = options.servers_or(&[("REDIS_MEM", "redis-mem"), ("REDIS_AOF", "redis-aof")]);
     let mut places: Vec<(String, Option<String>)> =
         servers.into_iter().map(|(name, address)| (name, Some(format!("redis://{address}")))).collect();
     if places.is_empty() {
@@ -32,24 +25,27 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Report>> {
 fn on_server(options: &Options, name: &str, url: Option<String>) -> Result<Report> {
     let mut report = Report::new(name);
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let server = runtime.block_on(Server::open(url))?;
+    let server = runtime.block_on(Redis::open(url))?;
     println!("\n# {name}: Redis {}", runtime.block_on(server.info("redis_version"))?);
     let mut bench = Bench { report: &mut report, options, runtime: &runtime, server: &server };
     for workers in [1, 16, 128] {
         if options.wants(&format!("w1-{workers}")) {
-            bench.own_keys(workers)?;
+            workloads::own_keys(&mut bench, workers)?;
         }
     }
-    bench.contended()?;
+    workloads::contended(&mut bench)?;
     for (workload, shared) in [("w3-read", 100), ("w3-mix", 90)] {
         if options.wants(workload) {
-            bench.readers(workload, shared)?;
+            bench.readers(workload, shared, 0.5, Vec::new())?;
         }
     }
     for locks in [1_000, 10_000] {
         if options.wants(&format!("w4-{locks}")) {
-            bench.held(locks)?;
+            workloads::held(&mut bench, locks)?;
         }
+    }
+    if options.wants("aged-10000") {
+        bench.aged(10_000)?;
     }
     if options.wants("idle-1000") {
         bench.idle(1_000)?;

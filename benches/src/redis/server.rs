@@ -1,49 +1,39 @@
 //! The server that is measured on, and what it says of itself.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use lock_redis::RedisBackend;
+use lockcore::LockBackend;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
 
 use crate::Result;
+use crate::clock::float;
+use crate::server::{Counted, Counters, Server};
 
-/// A server, and a connection to ask it on.
-pub(crate) struct Server {
-    pub(crate) url: String,
+/// A Redis, and a connection to ask it on.
+pub(crate) struct Redis {
+    url: String,
     connection: MultiplexedConnection,
     /// Ends with the benchmark if we started it.
     _own: Option<testbed::RedisServer>,
 }
 
-/// What a server has counted.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Counted {
-    /// Calls and µs by command.
-    commands: HashMap<String, (u64, u64)>,
-    /// How often it read from a client.
-    pub(crate) reads: u64,
-    /// How many bytes it read.
-    pub(crate) bytes: u64,
-    pub(crate) cpu_seconds: f64,
-}
-
 /// What clients send; other commands come from within scripts.
 const SENT: [&str; 6] = ["evalsha", "set", "blpop", "rpush", "eval", "script|load"];
 
-impl Server {
+/// What the counter of a command's calls, and of its µs, is named here.
+const CALLS: &str = "calls ";
+const MICROS: &str = "micros ";
+
+impl Redis {
     /// Connects to `url`, or to a server of our own.
-    pub(crate) async fn open(url: Option<String>) -> Result<Server> {
+    pub(crate) async fn open(url: Option<String>) -> Result<Redis> {
         let own = if url.is_none() { Some(testbed::RedisServer::start()?) } else { None };
         let url = url.or_else(|| own.as_ref().map(testbed::RedisServer::url)).unwrap_or_default();
         let connection = connect(&url).await?;
-        Ok(Server { url, connection, _own: own })
-    }
-
-    /// What it has counted so far.
-    pub(crate) async fn count(&self) -> Result<Counted> {
-        let mut connection = self.connection.clone();
-        let text: String = redis::cmd("INFO").arg("everything").query_async(&mut connection).await?;
-        Ok(Counted::read(&text))
+        Ok(Redis { url, connection, _own: own })
     }
 
     /// The line of its INFO that begins with `field:`, and what follows.
@@ -52,6 +42,27 @@ impl Server {
         let text: String = redis::cmd("INFO").query_async(&mut connection).await?;
         let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         Ok(value.unwrap_or_default().to_owned())
+    }
+}
+
+#[async_trait]
+impl Server for Redis {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn LockBackend>> {
+        Ok(RedisBackend::connect(&self.url).await?)
+    }
+
+    async fn counters(&self) -> Result<Counters> {
+        let mut connection = self.connection.clone();
+        let text: String = redis::cmd("INFO").arg("everything").query_async(&mut connection).await?;
+        Ok(read(&text))
+    }
+
+    fn sum_up(&self, counters: &Counters) -> Counted {
+        sum_up(counters)
     }
 }
 
@@ -65,64 +76,46 @@ pub(crate) async fn connect(url: &str) -> Result<MultiplexedConnection> {
     Ok(Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
-impl Counted {
-    fn read(info: &str) -> Counted {
-        let mut counted = Counted::default();
-        for line in info.lines() {
-            let Some((name, value)) = line.split_once(':') else { continue };
-            if let Some(command) = name.strip_prefix("cmdstat_") {
-                let field = |field: &str| {
-                    let found = value.split(',').find_map(|each| each.strip_prefix(field)?.strip_prefix('='));
-                    found.and_then(|number| number.parse().ok()).unwrap_or(0)
-                };
-                counted.commands.insert(command.to_owned(), (field("calls"), field("usec")));
-                continue;
-            }
-            match name {
-                "total_reads_processed" => counted.reads = value.parse().unwrap_or(0),
-                "total_net_input_bytes" => counted.bytes = value.parse().unwrap_or(0),
-                "used_cpu_user" | "used_cpu_sys" => counted.cpu_seconds += value.parse().unwrap_or(0.0),
-                _ => {}
-            }
+/// Reads its INFO.
+fn read(info: &str) -> Counters {
+    let mut counters = Counters::default();
+    for line in info.lines() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        if let Some(command) = name.strip_prefix("cmdstat_") {
+            let field = |field: &str| {
+                let found = value.split(',').find_map(|each| each.strip_prefix(field)?.strip_prefix('='));
+                found.and_then(|number| number.parse().ok()).unwrap_or(0)
+            };
+            counters.add(format!("{CALLS}{command}"), field("calls"));
+            counters.add(format!("{MICROS}{command}"), field("usec"));
+            continue;
         }
-        counted
-    }
-
-    /// What was counted since `before`.
-    pub(crate) fn since(&self, before: &Counted) -> Counted {
-        let commands = self.commands.iter().map(|(name, &(calls, micros))| {
-            let (calls_before, micros_before) = before.commands.get(name).copied().unwrap_or_default();
-            (name.clone(), (calls.saturating_sub(calls_before), micros.saturating_sub(micros_before)))
-        });
-        Counted {
-            commands: commands.collect(),
-            reads: self.reads.saturating_sub(before.reads),
-            bytes: self.bytes.saturating_sub(before.bytes),
-            cpu_seconds: self.cpu_seconds - before.cpu_seconds,
+        match name {
+            "total_reads_processed" | "total_net_input_bytes" => {
+                counters.add(name, value.parse().unwrap_or(0));
+            }
+            "used_cpu_user" | "used_cpu_sys" => counters.cpu_seconds += value.parse().unwrap_or(0.0),
+            _ => {}
         }
     }
+    counters
+}
 
-    /// How often one command was carried out, within scripts or not.
-    pub(crate) fn calls(&self, command: &str) -> u64 {
-        self.commands.get(command).map_or(0, |&(calls, _)| calls)
-    }
-
-    /// µs that one call of a script took.
-    pub(crate) fn script_micros(&self) -> f64 {
-        let (calls, micros) = self.commands.get("evalsha").copied().unwrap_or_default();
-        crate::clock::float(micros) / crate::clock::float(calls.max(1))
-    }
-
-    /// What clients sent: scripts, and the commands of the floors when there were no scripts.
-    pub(crate) fn requests(&self) -> u64 {
-        // A `SET` within a script of ours counts as no request.
-        let scripts_only = self.calls("get") + self.calls("time") > self.calls("evalsha") / 2;
-        SENT.iter().filter(|&&name| !(scripts_only && name == "set")).map(|name| self.calls(name)).sum()
-    }
-
-    /// All commands, those within scripts too.
-    pub(crate) fn commands(&self) -> u64 {
-        self.commands.iter().filter(|(name, _)| *name != "info").map(|(_, &(calls, _))| calls).sum()
+fn sum_up(counters: &Counters) -> Counted {
+    let calls = |command: &str| counters.of(&format!("{CALLS}{command}"));
+    // A `SET` within a script of ours counts as no request.
+    let scripts_only = calls("get") + calls("time") > calls("evalsha") / 2;
+    let sent = SENT.iter().filter(|&&name| !(scripts_only && name == "set"));
+    let commands = counters.iter().filter(|(name, _)| name.starts_with(CALLS) && !name.ends_with(" info"));
+    let script_micros = float(counters.of(&format!("{MICROS}evalsha"))) / float(calls("evalsha").max(1));
+    Counted {
+        requests: sent.map(|name| calls(name)).sum(),
+        messages: calls("publish"),
+        bytes: counters.of("total_net_input_bytes"),
+        commands: Some(commands.map(|(_, count)| count).sum()),
+        script_micros: Some(script_micros),
+        reads: Some(counters.of("total_reads_processed")),
+        ..Counted::default()
     }
 }
 
@@ -134,9 +127,10 @@ mod tests {
     fn the_server_s_counters_are_read() {
         let info =
             "# Commandstats\r\ncmdstat_evalsha:calls=10,usec=50,usec_per_call=5.00\r\nused_cpu_sys:0.5\r\n";
-        let counted = Counted::read(info);
-        assert_eq!((counted.calls("evalsha"), counted.requests()), (10, 10));
-        assert!((counted.script_micros() - 5.0).abs() < 1e-9);
-        assert!((counted.cpu_seconds - 0.5).abs() < 1e-9);
+        let counters = read(info);
+        let counted = sum_up(&counters);
+        assert_eq!((counted.requests, counted.commands), (10, Some(10)));
+        assert!((counted.script_micros.unwrap() - 5.0).abs() < 1e-9);
+        assert!((counters.cpu_seconds - 0.5).abs() < 1e-9);
     }
 }

@@ -1,15 +1,13 @@
 //! What the tests ask of a server past any client library: its plain HTTP side, and the API's JSON on it.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::time::Duration;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// How long an answer may take.
-const BOUND: Duration = Duration::from_secs(5);
+use crate::http::{ask, http_get};
 
 /// The plain HTTP port of a server.
 #[derive(Debug)]
@@ -19,7 +17,11 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) fn get(&self, path: &str) -> io::Result<String> {
-        self.send(&format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"))
+        http_get(self.addr(), path)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// Calls the API; numbers of 64 bits are texts there.
@@ -27,24 +29,11 @@ impl Api {
         let body = body.to_string();
         let token = token.map_or_else(String::new, |token| format!("Authorization: {token}\r\n"));
         let length = body.len();
-        let answer = self.send(&format!(
+        let request = format!(
             "POST {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n{token}Content-Length: {length}\r\n\r\n{body}"
-        ))?;
+        );
+        let answer = ask(self.addr(), &request)?;
         Ok(serde_json::from_str(&answer)?)
-    }
-
-    /// Sends one request and gives the content of its answer.
-    fn send(&self, request: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, self.port).into(), BOUND)?;
-        stream.set_read_timeout(Some(BOUND))?;
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, content) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        if head.split(' ').nth(1) == Some("200") {
-            return Ok(content.to_owned());
-        }
-        Err(io::Error::other(format!("etcd refused: {answer}")))
     }
 
     /// Makes root, and users who may read and write what begins with their prefix; then passwords are asked for.

@@ -1,7 +1,7 @@
 //! What an etcd server is to be like.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::api::Api;
@@ -35,6 +35,7 @@ pub struct EtcdOptions {
     root: Option<String>,
     users: Vec<(String, String, String)>,
     tls: bool,
+    place: Option<PathBuf>,
 }
 
 /// The ports of one member: for clients, for testbed's own requests, and for the other members.
@@ -79,6 +80,14 @@ impl EtcdOptions {
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// Keeps its data somewhere in `place`, as one in earnest: what it says is written is on the disk. Tests need no such
+    /// patience.
+    #[must_use]
+    pub fn in_earnest(mut self, place: &Path) -> Self {
+        self.place = Some(place.to_owned());
         self
     }
 
@@ -148,12 +157,12 @@ impl EtcdOptions {
         certificates: Option<&Certificates>,
     ) -> io::Result<EtcdServer> {
         let newest = || if built(BUILT).is_ok() { EtcdVersion::Built } else { EtcdVersion::Installed };
-        let (name, file, fast) = match self.version.unwrap_or_else(newest) {
-            EtcdVersion::Installed => ("etcd", require("etcd")?, None),
-            // What a killed process has written stays all the same; only a machine's crash would lose it.
-            EtcdVersion::Built => (BUILT, built(BUILT)?, Some("--unsafe-no-fsync".to_owned())),
+        let version = self.version.unwrap_or_else(newest);
+        let (name, file) = match version {
+            EtcdVersion::Installed => ("etcd", require("etcd")?),
+            EtcdVersion::Built => (BUILT, built(BUILT)?),
         };
-        let folder = Folder::new()?;
+        let folder = self.place.as_deref().map_or_else(Folder::new, Folder::in_place)?;
         let mut ca = None;
         let mut client = format!("http://127.0.0.1:{}", ports.client);
         let mut listen = client.clone();
@@ -184,7 +193,10 @@ impl EtcdOptions {
             ]
             .map(|(name, value)| format!("--{name}={value}")),
         );
-        args.extend(fast);
+        if version == EtcdVersion::Built && self.place.is_none() {
+            // What a killed process has written stays all the same; only a machine's crash would lose it.
+            args.push("--unsafe-no-fsync".to_owned());
+        }
         let dir = folder.path().to_owned();
         let program = Program { name, file: Some(file), args, env: Vec::new(), dir };
         let api = Api { port: ports.plain };
