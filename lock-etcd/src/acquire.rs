@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use lockcore::{Attempt, Claim, Fence, FencingToken, Lease, Mode, Queue, Renewal, Result};
+use lockcore::{
+    Attempt, Claim, Error, ErrorKind, Fence, FencingToken, Lease, Mode, Queue, Release, Renewal, Result,
+};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, all, crowded, missing, oldest, oldest_view, there};
+use crate::errors::afterwards;
 use crate::keys::{Kind, Names};
 use crate::leases::Lease as ServerLease;
 use crate::record::Record;
@@ -83,17 +86,22 @@ impl Core {
                 self.registry.remove(claim.id());
                 return Ok(None);
             }
-            // An earlier copy of this request, if it arrived, is gone with the lease.
-            Ok(Joined::Gone | Joined::NoLease) => Ok(Attempt::Gone),
+            // An earlier copy of this request may still come, and lie on the other lease.
+            Ok(Joined::NoLease) => self.is_gone(claim, &names).await,
+            Ok(Joined::Gone) => Ok(Attempt::Gone),
             Ok(Joined::Known) => self.known(claim, &names, asked).await,
             Ok(Joined::Unclear) => self.join_slowly(claim, &names, &name, &leases, queue, asked).await,
             Err(error) => Err(error),
         };
+        let attempt = match attempt {
+            Err(error) if self.is_there(claim) => Err(self.take_back(claim, error).await),
+            attempt => attempt,
+        };
         let stays = match &attempt {
             Ok(Attempt::Granted(_) | Attempt::Queued(_)) => true,
             Ok(Attempt::Busy | Attempt::Gone) => false,
-            // It may be there; its release takes it out.
-            Err(error) => error.may_have_happened(),
+            // It may be there, by this request or by an earlier one; its release takes it out.
+            Err(error) => !is_new || error.may_have_happened(),
         };
         if !stays && self.registry.get(claim.id()).is_some_and(|own| own.standing == Standing::Joining) {
             self.registry.remove(claim.id());
@@ -103,6 +111,23 @@ impl Core {
             }
         }
         attempt.map(Some)
+    }
+
+    /// Whether the claim was written by a request that was answered.
+    fn is_there(&self, claim: &Claim) -> bool {
+        self.registry.get(claim.id()).is_some_and(|own| own.standing != Standing::Joining)
+    }
+
+    /// A join that was written cannot be answered. Who tries again finds it; who does not must not leave it behind.
+    async fn take_back(&self, claim: &Arc<Claim>, error: Error) -> Error {
+        if error.is_retryable() || error.kind() == ErrorKind::Closed {
+            return afterwards(error);
+        }
+        let release = Release { claim: claim.clone(), answered: true, only_waiting: false };
+        match Box::pin(self.release(&release)).await {
+            Ok(_) => error,
+            Err(_) => afterwards(error),
+        }
     }
 
     /// The leases of a claim, of which it may be unknown whether they were made. Those that an earlier request of it has used, so that a late copy lies on no other.
@@ -157,14 +182,16 @@ impl Core {
             Err(trouble) if trouble.lease_gone => return Ok(Joined::NoLease),
             answer => answer?,
         };
+        let entered = answer.inner.as_ref().is_some_and(|(entered, _)| *entered);
+        if answer.succeeded || entered {
+            // Before anything else can fail.
+            self.registry.stands(claim.id(), Standing::Queued, answer.revision);
+        }
         if answer.succeeded {
             let floor = if exclusive { 0 } else { smallest(names, &answer, claim)? };
             return Ok(Joined::Granted { revision: answer.revision, floor });
         }
-        let (entered, gets) = match &answer.inner {
-            Some((entered, gets)) => (*entered, gets),
-            None => (false, &answer.gets),
-        };
+        let gets = answer.inner.as_ref().map_or(&answer.gets, |(_, gets)| gets);
         if entered {
             let view = oldest_view(names, answer.revision, gets)?;
             // Whoever waits behind an exclusive claim does; others may be let in by a rule.
@@ -182,8 +209,7 @@ impl Core {
         floor: u64,
         asked: Moment,
     ) -> Attempt {
-        let token = FencingToken::new(revision.unsigned_abs()).unwrap_or(FencingToken::FIRST);
-        let fence = Fence { token, floor: FencingToken::new(floor).unwrap_or(token).min(token) };
+        let fence = granted_by(revision, floor);
         let hold = leases.hold.clone();
         self.registry.update(claim.id(), |own| {
             own.lease = hold.clone();
@@ -219,12 +245,17 @@ impl Core {
         if !settle {
             return self.answer(claim, &view, asked, false).await;
         }
-        let view = self.settle(names, view).await?;
+        let view = self.settle_for(names, view, claim).await?;
         let attempt = self.answer(claim, &view, asked, false).await?;
         if matches!(attempt, Attempt::Granted(_)) && leases.wait.id != leases.hold.id {
             // Granted by this very request: then it is the ttl that counts, not the waiter's.
             let renewal = Renewal { claim: claim.clone(), ttl: claim.ttl(), order: 0 };
-            return self.renew_alone(&renewal, asked).await.map(Attempt::Granted);
+            return match self.renew_alone(&renewal, asked).await {
+                Ok(lease) => Ok(Attempt::Granted(lease)),
+                Err(error) if error.kind() == ErrorKind::Lost => self.is_gone(claim, names).await,
+                // Its first renewal does that.
+                Err(_) => Ok(attempt),
+            };
         }
         Ok(attempt)
     }
@@ -259,6 +290,12 @@ impl Core {
             self.leases.give_back(&unused).await;
         }
     }
+}
+
+/// The fence of a claim that the write of this revision granted; no floor is its token.
+pub(crate) fn granted_by(revision: i64, floor: u64) -> Fence {
+    let token = FencingToken::new(revision.unsigned_abs()).unwrap_or(FencingToken::FIRST);
+    Fence { token, floor: FencingToken::new(floor).unwrap_or(token).min(token) }
 }
 
 /// The smallest token among the readers that are there, of whom the claim is one by now.

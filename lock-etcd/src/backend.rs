@@ -17,8 +17,8 @@ use crate::errors::NAME;
 
 /// Locks on one etcd cluster.
 ///
-/// One connection to each member carries the requests of all tasks, and one watch brings the news of all claims. The client
-/// lives on the runtime that it was connected on: when that ends, so does it.
+/// One connection, to one member until that does not answer, carries the requests of all tasks, and one watch brings the news of all
+/// claims. The client lives on the runtime that it was connected on: when that ends, so does it.
 ///
 /// # Examples
 /// ```no_run
@@ -123,6 +123,8 @@ impl LockBackend for EtcdBackend {
     }
 
     async fn close(self: Arc<Self>) -> Result<()> {
+        // First of all: another user of this backend must not put a claim on a lease of which was seen that nothing uses it.
+        self.core.link.close();
         // Leases on which claims lie that somebody may resume run out by themselves.
         for lease in self.core.leases.all_shared() {
             if !self.core.registry.uses(&lease)

@@ -4,15 +4,22 @@ use lockcore::{BreakTarget, ClaimId, ClaimInfo, Ending, Key, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, crowded};
-use crate::txn::{Txn, unchanged};
+use crate::errors::afterwards;
+use crate::takeover::AT_ONCE;
 use crate::view::{Seen, View};
-
-/// How many claims one transaction ends: each is a few of the 128 writes that a server allows by default.
-const AT_ONCE: usize = 30;
 
 impl Core {
     /// Ends the claims that `target` names, holders by token and then waiters in the order of service.
     pub(crate) async fn break_claims(&self, key: &Key, target: &BreakTarget) -> Result<Vec<ClaimInfo>> {
+        let mut broken = Vec::new();
+        match self.break_into(key, target, &mut broken).await {
+            Err(error) if !broken.is_empty() => Err(afterwards(error)),
+            Err(error) => Err(error),
+            Ok(()) => Ok(broken),
+        }
+    }
+
+    async fn break_into(&self, key: &Key, target: &BreakTarget, broken: &mut Vec<ClaimInfo>) -> Result<()> {
         let asked = Moment::now();
         let names = self.keys.of(key);
         let view = self.read(&names).await?;
@@ -20,7 +27,6 @@ impl Core {
         // Whom the break lets in, and who comes meanwhile, is not what it named.
         let chosen: Vec<ClaimId> =
             in_order(&view).into_iter().filter(|seen| is_named(seen, target)).map(|seen| seen.id).collect();
-        let mut broken = Vec::with_capacity(chosen.len());
         let mut failures = 0;
         loop {
             let there = in_order(&view).into_iter().filter(|seen| chosen.contains(&seen.id));
@@ -32,14 +38,8 @@ impl Core {
             for seen in &targets {
                 infos.push(self.info(&view, seen, asked).await?);
             }
-            let guard: Vec<_> = targets.iter().map(|seen| unchanged(&seen.name, seen.modified)).collect();
-            let memory = self.leases.memory().await?;
-            let writes = self.endings(&names, &targets, Ending::Broken, memory);
-            if self.txn(Txn::new().when(guard).and_then(writes)).await?.succeeded {
+            if self.end(&names, &targets, Ending::Broken).await? {
                 broken.append(&mut infos);
-                for seen in targets.iter().filter(|seen| seen.record.client == self.session) {
-                    self.registry.ended(seen.id, Ending::Broken);
-                }
             } else {
                 failures += 1;
                 if failures == TRIES {
@@ -51,7 +51,7 @@ impl Core {
         if !broken.is_empty() {
             self.hand_over(&names, view).await;
         }
-        Ok(broken)
+        Ok(())
     }
 }
 

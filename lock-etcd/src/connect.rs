@@ -104,7 +104,8 @@ impl EtcdBuilder {
         self
     }
 
-    /// Uses this client, connected as you like, instead of making one; of the URL only the prefix counts then.
+    /// Uses this client, connected as you like, instead of making one; of the URL only the prefix counts then. Which member is asked is
+    /// that client's choice: etcd-client's own is by chance for each request, also one that hangs.
     pub fn client(mut self, client: Client) -> Self {
         self.client = Some(client);
         self
@@ -117,11 +118,15 @@ impl EtcdBuilder {
     /// - `Unavailable`: nobody answers at these addresses in time
     /// - `Denied`: wrong user or password, or a permission is missing
     /// - `Unsupported`: an etcd older than 3.4
+    /// - `Conflict`: the URL names members of different clusters
     ///
     /// # Cancel safety
     /// Dropping the future closes what was opened.
     pub async fn connect(self) -> Result<Arc<EtcdBackend>> {
-        Box::pin(self.start()).await.map_err(|error| error.at("connect", NAME, None))
+        let patience = self.connect_timeout;
+        let late = |_| Err(Error::new(ErrorKind::Unavailable, "the server takes too long to answer"));
+        let connected = timeout(patience, Box::pin(self.start())).await.unwrap_or_else(late);
+        connected.map_err(|error| error.at("connect", NAME, None))
     }
 
     async fn start(self) -> Result<Arc<EtcdBackend>> {

@@ -4,6 +4,7 @@ use lockcore::{Attempt, Conversion, Error, ErrorKind, Queued, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, all, crowded, lost};
+use crate::errors::afterwards;
 use crate::keys::{Kind, Names};
 use crate::record::Grant;
 use crate::txn::{Txn, TxnOp, get_range, nothing_new, put, rewrite, unchanged};
@@ -32,15 +33,14 @@ impl Core {
                 return Err(lost());
             };
             let step = step(&view, seen, conversion)?;
-            let view = match step {
-                Step::Stands => view,
-                Step::Withdraw | Step::Downgrade | Step::Upgrade => {
-                    let written = self.write_step(&names, &view, seen, conversion, &step).await?;
-                    let Some(view) = written else { continue };
-                    self.settle(&names, view).await?
-                }
-            };
-            return self.converted(&view, conversion, asked).await;
+            if matches!(step, Step::Stands) {
+                return self.converted(&view, conversion, asked).await;
+            }
+            let written = self.write_step(&names, &view, seen, conversion, &step).await?;
+            let Some(view) = written else { continue };
+            // A holder that was told that nothing happened would go on as it was, beside those who are let in.
+            let settled = self.settle(&names, view).await.map_err(afterwards)?;
+            return self.converted(&settled, conversion, asked).await.map_err(afterwards);
         }
         Err(crowded())
     }
@@ -86,7 +86,7 @@ impl Core {
             return Ok(None);
         }
         self.registry.stands(seen.id, crate::registry::Standing::Granted(fence), answer.revision);
-        all(names, &answer, answer.gets.first()).map(Some)
+        all(names, &answer, answer.gets.first()).map(Some).map_err(afterwards)
     }
 
     async fn converted(&self, view: &View, conversion: &Conversion, asked: Moment) -> Result<Attempt> {

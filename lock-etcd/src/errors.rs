@@ -73,6 +73,11 @@ impl From<Trouble> for Error {
     }
 }
 
+/// The same error behind the write that matters: nobody may say that nothing happened. That the claim is lost stays so.
+pub(crate) fn afterwards(error: Error) -> Error {
+    if error.kind() == ErrorKind::Lost { error } else { error.with_kind(ErrorKind::Indeterminate) }
+}
+
 fn judge(error: &etcd_client::Error) -> (ErrorKind, String, bool) {
     let etcd_client::Error::GRpcStatus(status) = error else {
         let text = error.to_string();
@@ -136,16 +141,18 @@ mod code {
 }
 
 /// What the server itself says when it did nothing, each with what to do.
-const REFUSED: [(&str, &str); 5] = [
+const REFUSED: [(&str, &str); 4] = [
     ("no leader", "the cluster has no leader: is a majority of its members up?"),
     ("too many requests", "the server has too many requests waiting"),
-    (
-        "database space exceeded",
-        "the server's database is full (NOSPACE): compact, defragment, disarm the alarm",
-    ),
     ("not capable", "the server is not ready yet"),
     ("auth store is old", "users or roles were changed just now"),
 ];
+
+/// What the server also says of the very write that filled it, which it has done.
+const FULL: (&str, &str) = (
+    "database space exceeded",
+    "the server's database is full (NOSPACE): compact, defragment, disarm the alarm",
+);
 
 /// What a connection says that was never made: nothing was sent.
 const NOT_SENT: [&str; 6] = [
@@ -179,6 +186,9 @@ fn judge_status(code: i32, said: &str, causes: &str) -> (ErrorKind, String, bool
     if let Some((_, advice)) = REFUSED.iter().find(|(word, _)| said.contains(word)) {
         return (ErrorKind::Unavailable, format!("{advice} ({full})"), false);
     }
+    if said.contains(FULL.0) {
+        return (ErrorKind::Indeterminate, format!("{} ({full})", FULL.1), false);
+    }
     if NOT_SENT.iter().any(|word| full.contains(word)) {
         return (ErrorKind::Unavailable, format!("cannot connect: {full}"), false);
     }
@@ -211,7 +221,7 @@ mod tests {
             kind(3, "etcdserver: authentication failed, invalid user ID or password", ""),
             ErrorKind::Denied
         );
-        assert_eq!(kind(8, "etcdserver: mvcc: database space exceeded", ""), ErrorKind::Unavailable);
+        assert_eq!(kind(8, "etcdserver: mvcc: database space exceeded", ""), ErrorKind::Indeterminate);
         assert!(judge_status(5, "etcdserver: requested lease not found", "").2);
     }
 }

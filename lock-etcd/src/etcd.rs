@@ -32,8 +32,10 @@ impl Etcd {
 #[async_trait]
 impl Server for Etcd {
     async fn txn(&self, txn: Txn) -> Result<Answer, Trouble> {
+        // What is read is a lock's, however many wait for it; by default the client library refuses more than 4 MiB.
+        let mut kv = self.client.kv_client().max_decoding_message_size(usize::MAX);
         let newest = self.lineage.newest();
-        let response = self.client.kv_client().txn(request(txn)).await.map_err(Trouble::of)?;
+        let response = kv.txn(request(txn)).await.map_err(Trouble::of)?;
         self.lineage.follow(response.header(), newest)?;
         let mut answer = Answer {
             revision: response.header().map_or(0, etcd_client::ResponseHeader::revision),

@@ -52,7 +52,7 @@ impl Core {
             return self.answer(claim, &view, asked, true).await;
         }
         if view.next() != Next::Nobody {
-            view = self.settle(&names, view).await?;
+            view = self.settle_for(&names, view, claim).await?;
         }
         self.answer(claim, &view, asked, true).await
     }
@@ -64,7 +64,7 @@ impl Core {
         let txn = Txn::new().when([absent(ended.as_str())]).and_then([put(ended.as_str(), "E", memory)]);
         self.txn(txn).await?;
         if let Some(own) = self.registry.remove(claim.id()) {
-            self.leases.give_back(&own.lease).await;
+            self.give_back(own).await;
         }
         Ok(Attempt::Gone)
     }

@@ -64,50 +64,48 @@ async fn again(core: &Core, patience: Duration) -> Box<dyn Watch> {
 impl Core {
     /// Ends a claim of this client whose own lease would be over, on a lease that lives on for others.
     ///
-    /// Guarded by its last known write: another client may have resumed it since.
+    /// Guarded by its last known write: another client may have resumed it since. One whose first acquire was never answered
+    /// has none: it may be granted just now.
     async fn take_out(&self, id: ClaimId, own: Own) {
         let names = self.keys.of(&own.key);
         let Ok(memory) = self.leases.memory().await else { return };
-        // The first acquire was never answered: it may be there by any revision, or come yet.
-        let guard: Vec<_> =
-            if own.modified == 0 { Vec::new() } else { vec![unchanged(&own.name, own.modified)] };
+        let guard = [unchanged(&own.name, own.modified)];
         let mut writes =
             vec![delete(own.name.as_str()), delete(names.marker(id)), put(names.ended(id), "E", memory)];
         writes.extend(oldest(&names));
         match self.txn(Txn::new().when(guard).and_then(writes)).await {
-            Ok(answer) => {
+            Ok(answer) if answer.succeeded => {
                 self.registry.ended(id, Ending::Expired);
-                if answer.succeeded
-                    && let Ok(view) = oldest_view(&names, answer.revision, &answer.gets)
-                {
+                if let Ok(view) = oldest_view(&names, answer.revision, &answer.gets) {
                     self.hand_over(&names, view).await;
-                } else {
-                    self.take_out_if_ours(id, &own).await;
                 }
             }
+            Ok(_) => self.take_out_if_ours(id, &own, memory).await,
             Err(trouble) => tracing::debug!(?trouble, claim = %id, "an overdue claim is taken out later"),
         }
     }
 
-    /// The key was written since: granted by another client, whose news were lost, or resumed by one.
-    async fn take_out_if_ours(&self, id: ClaimId, own: &Own) {
+    /// The key was written since: granted by another client, whose news were lost, or resumed by one. Or it is not there.
+    async fn take_out_if_ours(&self, id: ClaimId, own: &Own, memory: i64) {
         let names = self.keys.of(&own.key);
         let Ok(view) = self.read(&names).await else { return };
-        let Some(seen) = view.find(id) else {
-            // It had ended before, without anybody remembering it.
-            if let Ok(memory) = self.leases.memory().await {
-                let writes = [put(names.ended(id), "E", memory)];
-                drop(self.txn(Txn::new().and_then(writes)).await);
-            }
-            return;
-        };
-        if seen.lease != own.lease.id {
+        let found = view.find(id).filter(|seen| seen.record.client == self.session);
+        // Its holder is told before it is taken out, and only if it has not been heard of meanwhile.
+        if !self.registry.expire(id, SWEEP) {
             return;
         }
-        let guard = [unchanged(&seen.name, seen.modified)];
-        let writes = [delete(seen.name.as_str()), delete(names.marker(id))];
-        if let Ok(answer) = self.txn(Txn::new().when(guard).and_then(writes)).await
-            && answer.succeeded
+        // It may also have ended before, without anybody remembering it.
+        let is_others = found.is_none() && view.find(id).is_some();
+        if !is_others {
+            let guard: Vec<_> = found.iter().map(|seen| unchanged(&seen.name, seen.modified)).collect();
+            let mut writes = vec![put(names.ended(id), "E", memory)];
+            writes.extend(found.iter().flat_map(|seen| [delete(&*seen.name), delete(names.marker(id))]));
+            if !self.txn(Txn::new().when(guard).and_then(writes)).await.is_ok_and(|answer| answer.succeeded) {
+                return;
+            }
+        }
+        self.registry.remove(id);
+        if found.is_some()
             && let Ok(view) = self.read(&names).await
         {
             self.hand_over(&names, view).await;

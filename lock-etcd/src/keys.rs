@@ -89,7 +89,8 @@ impl Keys {
     pub(crate) fn key_of(&self, name: &[u8]) -> Option<Key> {
         let name = std::str::from_utf8(name).ok()?;
         let (escaped, rest) = name.strip_prefix(&self.prefix)?.split_once("/~")?;
-        if !matches!(rest.as_bytes().first()?, b'p' | b's' | b'x') {
+        // A slash is escaped: this is a lock under a longer prefix.
+        if escaped.contains('/') || !matches!(rest.as_bytes().first()?, b'p' | b's' | b'x') {
             return None;
         }
         Key::new(unescape(escaped)?).ok()

@@ -114,7 +114,7 @@ impl Leases {
 
     /// A lease that nobody else uses.
     pub(crate) async fn own(&self, ttl: Duration) -> Result<Arc<Lease>, Trouble> {
-        self.grant(self.seconds(ttl), false).await
+        Ok(self.grant(self.seconds(ttl), false).await?.0)
     }
 
     /// The lease that all claims of this length share, with at least two thirds of it left.
@@ -133,8 +133,10 @@ impl Leases {
             if self.map().get(&seconds).is_some_and(|lease| !lease.is_gone()) {
                 continue;
             }
-            let lease = self.grant(seconds, true).await?;
-            self.announce(&lease).await;
+            let (lease, answered) = self.grant(seconds, true).await?;
+            if answered {
+                self.announce(&lease).await;
+            }
             self.map().insert(seconds, lease.clone());
             return Ok(lease);
         }
@@ -167,7 +169,7 @@ impl Leases {
         {
             return Ok(lease.id);
         }
-        let lease = self.grant(self.seconds(FORGET_AFTER + FORGET_AFTER / 4), true).await?;
+        let (lease, _) = self.grant(self.seconds(FORGET_AFTER + FORGET_AFTER / 4), true).await?;
         let id = lease.id;
         *memory = Some(lease);
         Ok(id)
@@ -194,16 +196,17 @@ impl Leases {
         self.map().values().cloned().collect()
     }
 
-    async fn grant(&self, seconds: i64, shared: bool) -> Result<Arc<Lease>, Trouble> {
+    /// A new lease, and whether that was answered.
+    async fn grant(&self, seconds: i64, shared: bool) -> Result<(Arc<Lease>, bool), Trouble> {
         let (id, sent) = (new_id(), Moment::now());
-        let ttl = match self.link.grant(id, seconds).await {
+        let (ttl, answered) = match self.link.grant(id, seconds).await {
             // Whether it is there shows when something is put on it; and if it is, it began after this was sent.
             Err(trouble) if trouble.kind == ErrorKind::Indeterminate => {
-                Duration::from_secs(seconds.unsigned_abs())
+                (Duration::from_secs(seconds.unsigned_abs()), false)
             }
-            granted => granted?,
+            granted => (granted?, true),
         };
-        Ok(Arc::new(Lease::new(id, ttl, shared, sent)))
+        Ok((Arc::new(Lease::new(id, ttl, shared, sent)), answered))
     }
 
     fn map(&self) -> MutexGuard<'_, HashMap<i64, Arc<Lease>>> {

@@ -26,19 +26,23 @@
 //!   behind; who stands behind is not granted past one who conflicts and is ahead; a direct join finds the waiter's own key in its
 //!   way, unless both share. What can come ahead, a take-over or an upgrade, leaves a marker for as long as it lives (also when
 //!   the upgrade is taken back), and a downgrade only lets more in.
+//! - *for the first of several readers: no reader's key is newer than the read.* A reader that joins when the last writer has
+//!   gone is granted past readers that wait; a floor above its token would fence it off.
 //!
 //! **An upgrade** puts its marker first and reads in the same transaction. From then on nobody joins (the marker is in their way),
 //! no grant goes through that was decided before, and nobody decides a new one; so "I am the only holder", read after it, stays true.
 //!
 //! **Late copies.** A release of a claim of which a request is unanswered, a break, and a take-over leave `~d/<id>`, which every join
 //! compares; a join also names a lease, and fails when that is gone. Renewals and conversions are guarded by the mod revision
-//! and numbered in the value.
+//! and numbered in the value. What may still come is kept out by the next write, and so it must be followed by one: after a
+//! move to another lease that was not answered, a keepalive and a read are no renewal.
 //!
 //! **Leases.** A claim that its client renews to its whole ttl until it lets go shares one lease per length with the others; a
 //! release deletes the key and never revokes a shared lease. Whoever is renewed no more, though others on the lease are, is taken out by
-//! its own client (`keeper`), never before its guard has given up. Every other claim has a lease of its own. A grant leaves the
-//! lease as it is; the first renewal afterwards moves the claim, guarded, to the lease of its ttl. A lease is revoked only when
-//! nothing lies on it and nothing that is under way can come to lie on it.
+//! its own client (`keeper`), never before its guard has given up: hence a claim stays known to it until the server surely does
+//! not have it. Every other claim has a lease of its own. A grant leaves the lease as it is; the first renewal afterwards moves
+//! the claim, guarded, to the lease of its ttl. A lease is revoked only when nothing lies on it and nothing that is under way
+//! can come to lie on it.
 //!
 //! **A renewal** is a keepalive and, after it, a read of the key: at its own mod revision, on its own lease. The keepalive alone
 //! proves nothing, because a key may be gone while its lease lives. What is answered as left counts from before the keepalive was
@@ -46,8 +50,11 @@
 //!
 //! **News** come by one watch per client on one key, opened from *now*: etcd serves a watch from an earlier revision up to 100 ms late.
 //! After each gap all claims look for themselves, and every waiter looks at each heartbeat. The end of a lease is no news: the
-//! claim that is next is told when to look. But each shared lease has a name of its own among the news, which ends with it: when a
-//! lease is ended from outside, whoever lies on it hears of it at once.
+//! claim that is next is told when to look. But each shared lease has a name of its own beside that key, which ends with it: when it
+//! is ended from outside, whoever lies on it hears of it at once.
+//!
+//! **Members.** A client asks one member, until that does not answer (`members`), and keeps its watch there. Answers whose revision
+//! is older than what was seen before, or that another cluster gives, are refused (`lineage`): tokens would be used again.
 //!
 //! # Examples
 //! ```no_run

@@ -79,8 +79,9 @@ impl Link {
         self.bounded(self.server.keep_alive(lease)).await
     }
 
+    /// Ends a lease, also when nothing else is sent any more.
     pub(crate) async fn revoke(&self, lease: i64) -> Result<(), Trouble> {
-        self.bounded(self.server.revoke(lease)).await
+        self.timed(self.server.revoke(lease)).await
     }
 
     /// What is left of a lease, rounded up to a second; zero when it is not there.
@@ -106,6 +107,10 @@ impl Link {
         if self.closed.load(Ordering::Acquire) {
             return Err(Trouble::new(ErrorKind::Closed, "this backend was closed"));
         }
+        self.timed(request).await
+    }
+
+    async fn timed<T>(&self, request: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
         timeout(self.request_timeout, request).await.unwrap_or_else(|_| Err(Trouble::silence()))
     }
 }

@@ -25,7 +25,9 @@ pub(crate) struct Own {
     pub(crate) expires: Moment,
     /// The number of the last renewal.
     pub(crate) renewed: u64,
-    /// The lease for the case that it must wait, while its first acquire is under way.
+    /// A move to another lease was not answered, and may come yet: only another write keeps it out.
+    pub(crate) moving: bool,
+    /// The other lease that it may lie on: if it must wait, while its first acquire is under way; later, if it is moved.
     pub(crate) waiting: Option<Arc<Lease>>,
 }
 
@@ -71,6 +73,7 @@ impl Registry {
             expires: Moment::now().plus(lease.ttl),
             lease,
             renewed: 0,
+            moving: false,
             waiting: Some(waiting),
         };
         self.shard(claim.id()).insert(claim.id(), own);
@@ -94,6 +97,7 @@ impl Registry {
             expires: Moment::now().plus(lease.ttl),
             lease,
             renewed: 0,
+            moving: false,
             waiting: None,
         };
         self.shard(claim.id()).insert(claim.id(), own);
@@ -154,16 +158,28 @@ impl Registry {
         }
     }
 
-    /// The lease is not there any more, and neither is what lay on it. Whoever joins just now is told by the answer.
+    /// The lease is not there any more, and neither is what lay on it: tells whoever waits or holds. That these claims have ended
+    /// is remembered nowhere yet, so they stay known. Whoever joins just now is told by the answer.
     pub(crate) fn lease_ended(&self, lease: &Lease) {
+        let lies_there = |own: &&Own| own.lease.id == lease.id && own.standing != Standing::Joining;
         for shard in &self.shards {
-            let lies_there = |own: &Own| own.lease.id == lease.id && own.standing != Standing::Joining;
-            let ended: Vec<ClaimId> =
-                lock(shard).iter().filter(|(_, own)| lies_there(own)).map(|(&id, _)| id).collect();
-            for id in ended {
-                self.ended(id, Ending::Expired);
+            let claims: Vec<Arc<Claim>> =
+                lock(shard).values().filter(lies_there).filter_map(|own| own.claim.upgrade()).collect();
+            for claim in claims {
+                claim.ring(News::Ended(Ending::Expired));
             }
         }
+    }
+
+    /// Tells whoever has a claim that it has ended, unless its time is not over any more; whether it is. It stays known.
+    pub(crate) fn expire(&self, id: ClaimId, by: Duration) -> bool {
+        let Some(own) = self.get(id).filter(|own| own.expires.plus(by) <= Moment::now()) else {
+            return false;
+        };
+        if let Some(claim) = own.claim.upgrade() {
+            claim.ring(News::Ended(Ending::Expired));
+        }
+        true
     }
 
     /// Tells every claim to look for itself: news may have been missed.

@@ -30,7 +30,7 @@ impl Core {
         writes.extend(oldest(&names));
         // No guard: the id is in the name, and a claim that has ended never comes back.
         let answer = self.txn(Txn::new().and_then(writes)).await?;
-        let view = oldest_view(&names, answer.revision, &answer.gets)?;
+        let view = oldest_view(&names, answer.revision, &answer.gets);
         if answer.deleted > 0 {
             self.let_go(&names, release, own, view).await;
             return Ok(Released::Released);
@@ -69,7 +69,7 @@ impl Core {
             writes.extend(oldest(names));
             let answer = self.txn(Txn::new().when(guard).and_then(writes)).await?;
             if answer.succeeded {
-                let view = oldest_view(names, answer.revision, &answer.gets)?;
+                let view = oldest_view(names, answer.revision, &answer.gets);
                 self.let_go(names, release, self.registry.get(id), view).await;
                 return Ok(if found.is_some() { Released::Released } else { Released::NotHeld });
             }
@@ -111,17 +111,25 @@ impl Core {
         }
     }
 
-    /// What follows a release: the next claims are granted, and what the client kept for this one is given back.
-    async fn let_go(&self, names: &Names, release: &Release, own: Option<Own>, view: View) {
-        if !view.claims.is_empty() || !view.complete {
-            self.hand_over(names, view).await;
+    /// What follows a release: the next claims are granted, if they can be read, and what the client kept for this one is
+    /// given back.
+    async fn let_go(&self, names: &Names, release: &Release, own: Option<Own>, view: Result<View>) {
+        match view {
+            Ok(view) if !view.claims.is_empty() || !view.complete => self.hand_over(names, view).await,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(lock = names.as_str(), %error, "nobody can be next"),
         }
         self.registry.remove(release.claim.id());
         if let Some(own) = own {
-            self.leases.give_back(&own.lease).await;
-            if let Some(waiting) = own.waiting.filter(|waiting| waiting.id != own.lease.id) {
-                self.leases.give_back(&waiting).await;
-            }
+            self.give_back(own).await;
+        }
+    }
+
+    /// Ends the leases of a claim that is not there any more.
+    pub(crate) async fn give_back(&self, own: Own) {
+        self.leases.give_back(&own.lease).await;
+        if let Some(waiting) = own.waiting.filter(|waiting| waiting.id != own.lease.id) {
+            self.leases.give_back(&waiting).await;
         }
     }
 }

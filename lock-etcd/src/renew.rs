@@ -39,12 +39,15 @@ impl Core {
         let mut ended = Vec::new();
         let alive = |each: &Easy| matches!(kept.get(&each.own.lease.id), Some(Ok(true)));
         for each in easy.iter().filter(|each| !alive(each)) {
-            answers[each.at] = Some(Err(if let Some(Err(trouble)) = kept.get(&each.own.lease.id) {
-                trouble.clone().error()
-            } else {
-                ended.push(&renewals[each.at].claim);
-                lost()
-            }));
+            answers[each.at] = match kept.get(&each.own.lease.id) {
+                Some(Err(trouble)) => Some(Err(trouble.clone().error())),
+                _ if each.own.lease.shared => {
+                    ended.push(&renewals[each.at].claim);
+                    Some(Err(lost()))
+                }
+                // It may lie on another one by now, if another client had resumed it.
+                _ => None,
+            };
         }
         let living: Vec<&Easy> = easy.iter().filter(|each| alive(each)).collect();
         let mut proofs = Vec::new();
@@ -86,7 +89,7 @@ impl Core {
         let fits = own.lease.ttl.as_secs() == seconds && renewal.order >= own.renewed;
         // A shared lease is kept alive for others: it does for whoever is renewed to just its length, for ever.
         let may_share = !own.lease.shared || (renewal.claim.kept() && renewal.ttl == renewal.claim.ttl());
-        (fits && may_share && !own.lease.is_gone()).then_some((own, fence))
+        (fits && may_share && !own.moving && !own.lease.is_gone()).then_some((own, fence))
     }
 
     async fn keep_leases(&self, easy: &[Easy]) -> HashMap<i64, Result<bool, Trouble>> {
@@ -157,11 +160,12 @@ impl Core {
                 Some(lease) => lease.clone(),
                 None => lease.insert(self.lease_for(renewal, seen).await?).clone(),
             };
-            if lease.id == seen.lease {
-                // It lies there already: kept alive, and proven by one more look.
-                if !lease.keep(&self.link, Duration::ZERO).await? {
-                    return Err(lost());
-                }
+            let stays = lease.id == seen.lease;
+            if stays && !lease.keep(&self.link, Duration::ZERO).await? {
+                return Err(lost());
+            }
+            if stays && !self.registry.get(claim.id()).is_some_and(|own| own.moving) {
+                // It lies there already, and nothing moves it from there: proven by one more look.
                 let proof = self.read(&names).await?;
                 if proof.find(claim.id()).is_some_and(|again| again.modified == seen.modified) {
                     self.lies_on(renewal, seen, seen.modified, fence, &lease).await;
@@ -218,7 +222,13 @@ impl Core {
             writes.push(put(names.marker(seen.id), "", lease.id));
         }
         let guard = [unchanged(&seen.name, seen.modified)];
+        self.registry.update(seen.id, |own| {
+            own.moving = true;
+            own.waiting = Some(lease.clone());
+        });
         let answer = self.txn(Txn::new().when(guard).and_then(writes)).await?;
+        // Written by this request or by another one: what came before it and was guarded by less is late for ever.
+        self.registry.update(seen.id, |own| own.moving = false);
         if !answer.succeeded {
             return Ok(false);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lockcore::{Attempt, Claim, Ending, Queue, Result};
 
-use crate::acquire::Leases;
+use crate::acquire::{Leases, granted_by};
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, all, crowded, there};
 use crate::errors::Trouble;
@@ -14,6 +14,12 @@ use crate::record::Record;
 use crate::registry::Standing;
 use crate::txn::{Txn, TxnOp, absent, delete, get, get_range, nothing_new, put, unchanged};
 use crate::view::{Plan, Seen, View};
+
+/// How many claims one transaction ends: each is a few of the 128 writes that a server allows by default.
+pub(crate) const AT_ONCE: usize = 30;
+
+/// How often a claim tries to be granted at once. In a crowd of them it queues then, and is granted like all who wait.
+const DIRECTLY: usize = 4;
 
 impl Core {
     /// Reads, decides, and writes if nothing was written since; again if something was.
@@ -26,7 +32,7 @@ impl Core {
         queue: Queue,
         asked: Moment,
     ) -> Result<Attempt> {
-        for _ in 0..TRIES {
+        for tried in 0..TRIES {
             let reads = [get_range(names.everything()), get(names.ended(claim.id()))];
             let answer = self.txn(Txn::new().and_then(reads)).await.map_err(Trouble::beforehand)?;
             if there(answer.gets.get(1)) {
@@ -38,9 +44,16 @@ impl Core {
                 let view = self.settle(names, view).await?;
                 return self.answer(claim, &view, asked, false).await;
             }
-            let plan = view.plan(claim);
+            let mut plan = view.plan(claim);
             if !plan.granted && queue == Queue::Never {
                 return Ok(Attempt::Busy);
+            }
+            if plan.replaced.len() > AT_ONCE {
+                self.end_hindmost(names, &plan.replaced[AT_ONCE..]).await?;
+                continue;
+            }
+            if tried >= DIRECTLY && queue == Queue::Join && !claim.take_over() {
+                plan.granted = false;
             }
             let Some(revision) = self.enter(claim, names, name, leases, &view, &plan).await? else {
                 continue;
@@ -48,6 +61,9 @@ impl Core {
             for seen in plan.replaced.iter().filter(|seen| seen.record.client == self.session) {
                 self.registry.ended(seen.id, Ending::TakenOver);
             }
+            let fence = granted_by(revision, plan.floor);
+            let standing = if plan.granted { Standing::Granted(fence) } else { Standing::Queued };
+            self.registry.stands(claim.id(), standing, revision);
             let lease = if plan.granted { &leases.hold } else { &leases.wait }.clone();
             self.registry.update(claim.id(), |own| {
                 own.expires = Moment::now().plus(lease.ttl);
@@ -59,11 +75,7 @@ impl Core {
                 self.leases.give_back(unused).await;
             }
             let view = self.read(names).await?;
-            if let Some(seen) = view.find(claim.id()) {
-                let standing = view.fence(seen).map_or(Standing::Queued, Standing::Granted);
-                self.registry.stands(claim.id(), standing, revision);
-            }
-            let view = self.settle(names, view).await?;
+            let view = self.settle_for(names, view, claim).await?;
             return self.answer(claim, &view, asked, false).await;
         }
         Err(crowded())
@@ -72,7 +84,7 @@ impl Core {
     /// Writes the claim as planned; the revision, or `None` when something was written since.
     ///
     /// A claim that stands out of turn has a marker for as long as it lives: grants that were decided before it came are
-    /// guarded by the markers.
+    /// guarded by the markers. One that only queues stands behind whoever is there by then.
     async fn enter(
         &self,
         claim: &Claim,
@@ -82,11 +94,10 @@ impl Core {
         view: &View,
         plan: &Plan,
     ) -> Result<Option<i64>> {
-        let mut guard = vec![
-            absent(name),
-            absent(names.ended(claim.id())),
-            nothing_new(names.everything(), view.revision),
-        ];
+        let mut guard = vec![absent(name), absent(names.ended(claim.id()))];
+        if plan.granted || claim.take_over() {
+            guard.push(nothing_new(names.everything(), view.revision));
+        }
         guard.extend(plan.replaced.iter().map(|seen| unchanged(&seen.name, seen.modified)));
         let lease = if plan.granted { &leases.hold } else { &leases.wait };
         let mut record = Record::new(claim, &self.session, lease.ttl);
@@ -107,8 +118,31 @@ impl Core {
         Ok(answer.succeeded.then_some(answer.revision))
     }
 
+    /// Takes over from so many that one transaction cannot end them: from those who stand hindmost beforehand, so that the
+    /// place is there until it is taken. Who was written since is looked at again.
+    async fn end_hindmost(&self, names: &Names, replaced: &[Seen]) -> Result<()> {
+        for some in replaced.rchunks(AT_ONCE) {
+            if !self.end(names, some, Ending::TakenOver).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends claims that did not ask for it, [`AT_ONCE`] at most; `false` when one of them was written since they were read.
+    pub(crate) async fn end(&self, names: &Names, claims: &[Seen], ending: Ending) -> Result<bool> {
+        let guard: Vec<_> = claims.iter().map(|seen| unchanged(&seen.name, seen.modified)).collect();
+        let memory = self.leases.memory().await?;
+        let writes = self.endings(names, claims, ending, memory);
+        let ended = self.txn(Txn::new().when(guard).and_then(writes)).await?.succeeded;
+        for seen in claims.iter().filter(|seen| ended && seen.record.client == self.session) {
+            self.registry.ended(seen.id, ending);
+        }
+        Ok(ended)
+    }
+
     /// The writes that end claims which did not ask for it: their keys go, their ids are remembered, their clients are told.
-    pub(crate) fn endings(&self, names: &Names, ended: &[Seen], ending: Ending, memory: i64) -> Vec<TxnOp> {
+    fn endings(&self, names: &Names, ended: &[Seen], ending: Ending, memory: i64) -> Vec<TxnOp> {
         let mut writes = Vec::with_capacity(4 * ended.len());
         let mut messages: Vec<(&str, String)> = Vec::new();
         for seen in ended {

@@ -94,6 +94,7 @@ pub(crate) enum Next {
 /// How a new claim joins.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Holders first, then waiters in the order of service.
     pub(crate) replaced: Vec<Seen>,
     pub(crate) place: Option<Place>,
     pub(crate) granted: bool,
@@ -162,7 +163,10 @@ impl View {
         }
         let waiters = self.claims.iter().enumerate().filter(|(_, seen)| !seen.is_granted());
         match waiters.min_by_key(|(_, seen)| seen.place()) {
-            Some((at, seen)) if admits(self.summary(None), seen.record.mode) => Next::Grant(at),
+            Some((at, seen)) if admits(self.summary(None), seen.record.mode) => {
+                // The floor is the smallest token of all readers, some of whom may have gone past those who wait.
+                if self.complete || seen.record.mode.is_exclusive() { Next::Grant(at) } else { Next::Unknown }
+            }
             Some(_) => Next::Nobody,
             None if self.complete => Next::Nobody,
             None => Next::Unknown,
@@ -186,7 +190,9 @@ impl View {
     /// How a claim that is not here yet joins: where it stands, whom it replaces, and whether it may hold at once.
     pub(crate) fn plan(&self, claim: &Claim) -> Plan {
         let owner = claim.owner().map(|owner| &**owner).filter(|_| claim.take_over());
-        let replaced: Vec<Seen> = self.claims.iter().filter(|seen| is_owners(seen, owner)).cloned().collect();
+        let mut replaced: Vec<Seen> =
+            self.claims.iter().filter(|seen| is_owners(seen, owner)).cloned().collect();
+        replaced.sort_by_key(|seen| (!seen.is_granted(), seen.place()));
         let place = if replaced.iter().any(Seen::is_granted) {
             Some(Place { rank: 0, at: 0 })
         } else {
@@ -303,6 +309,7 @@ mod tests {
         assert_eq!(part("X5 x6", false), Next::Nobody);
         assert_eq!(part("S5 S6", false), Next::Unknown, "the first waiter was not read");
         assert_eq!(part("x5 x6", true), Next::Unknown);
+        assert_eq!(part("S5 s6", false), Next::Unknown, "who else holds decides on the floor");
         assert_eq!(part("P2.5 s6", false), Next::Unknown);
     }
 

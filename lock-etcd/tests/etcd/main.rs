@@ -1,6 +1,7 @@
 //! What is etcd's own, on a real server.
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod attack;
 mod late;
 mod lost;
 mod members;

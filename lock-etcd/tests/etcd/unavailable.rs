@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, DeleteOptions, GetOptions};
+use lock_etcd::EtcdBackend;
 use lockcore::{Attempt, ErrorKind, LockBackend, LockClient, Loss, Mode, Queue, Release, Released};
-use testbed::{EtcdCluster, EtcdServer};
+use testbed::{EtcdCluster, EtcdServer, Proxy};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -54,7 +55,7 @@ async fn a_server_that_is_away_for_seconds_keeps_holders_and_waiters() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_waits_and_holds_end_in_time() {
     let cluster = EtcdCluster::start().unwrap();
-    let backend = lock_etcd::EtcdBackend::connect(&cluster.url()).await.unwrap();
+    let backend = EtcdBackend::connect(&cluster.url()).await.unwrap();
     let locks = LockClient::new(backend);
     let guard = locks.lock("held").unwrap().exclusive().ttl(TTL).acquire().await.unwrap();
     let since = Instant::now();
@@ -90,8 +91,7 @@ async fn without_a_majority_waits_and_holds_end_in_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_ends_requests_in_time() {
     let server = EtcdServer::start().unwrap();
-    let backend =
-        lock_etcd::EtcdBackend::builder(&server.url()).request_timeout(SOON).connect().await.unwrap();
+    let backend = EtcdBackend::builder(&server.url()).request_timeout(SOON).connect().await.unwrap();
     server.pause().unwrap();
     let claim = kept("k", Mode::Exclusive, TTL);
     let start = Instant::now();
@@ -103,6 +103,19 @@ async fn a_server_that_hangs_ends_requests_in_time() {
     let release = Release { claim: claim.clone(), answered: false, only_waiting: false };
     backend.clone().release(vec![release]).await.pop().unwrap().unwrap();
     assert_eq!(join(&backend, &claim).await, Attempt::Gone);
+}
+
+#[tokio::test]
+async fn a_connection_that_went_silent_is_given_up_though_nothing_is_asked() {
+    let server = EtcdServer::start().unwrap();
+    let proxy = Proxy::start(server.addr()).unwrap();
+    let _idle = EtcdBackend::connect(&server.url_at(proxy.addr())).await.unwrap();
+    let before = proxy.counters().accepted;
+    proxy.stall(true);
+    let start = Instant::now();
+    until("there is another connection", async || proxy.counters().accepted > before).await;
+    // A probe after 6 s at most, which has 4 s to be answered.
+    assert!(start.elapsed() <= 6 * SOON, "{:?}", start.elapsed());
 }
 
 /// What a full database means: nobody new comes in, and whoever is in stays in, or goes.
@@ -125,7 +138,8 @@ async fn a_full_database_lets_nobody_in_and_everybody_out() {
     assert!(start.elapsed() <= 2 * SOON, "{:?}", start.elapsed());
     assert!(error.is_retryable(), "{error}");
     let error = locks.lock("new").unwrap().exclusive().try_acquire().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    // The very write that fills the database is done, and answered in the same words.
+    assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
     assert!(error.to_string().contains("NOSPACE"), "{error}");
     // Renewals go on.
     sleep(TTL).await;

@@ -141,6 +141,7 @@ async fn a_ready_client_is_used_as_it_is() {
     let server = EtcdServer::start().unwrap();
     let backend = EtcdBackend::builder("etcd://nowhere/?prefix=mine/").client(raw(&server).await);
     let backend = backend.connect().await.unwrap();
+    assert!(!backend.capabilities().survives_failover, "it is one server");
     let claim = kept("k", Mode::Exclusive, Duration::from_secs(9));
     assert!(matches!(join(&backend, &claim).await, Attempt::Granted(_)));
     renew(&backend, &claim, 1).await.unwrap();
