@@ -10,6 +10,11 @@ pub(crate) struct Moment(u64);
 
 impl Moment {
     pub(crate) fn now() -> Moment {
+        // Simulated clients live in paused time.
+        #[cfg(test)]
+        if let Some(simulated) = crate::sim::now() {
+            return simulated;
+        }
         let time = clock_gettime(ClockId::Boottime);
         Moment(
             time.tv_sec

@@ -29,6 +29,12 @@ impl Trouble {
         Trouble::new(ErrorKind::Indeterminate, "the server did not answer in time")
     }
 
+    /// What a server says when a lease is not there.
+    #[cfg(test)]
+    pub(crate) fn lease_gone() -> Trouble {
+        Trouble { lease_gone: true, ..Trouble::new(ErrorKind::Unavailable, "requested lease not found") }
+    }
+
     /// What happened to a request.
     pub(crate) fn of(error: etcd_client::Error) -> Trouble {
         let (kind, message, lease_gone) = judge(&error);

@@ -1,16 +1,17 @@
 //! What a claim that waits asks: has its turn come, and does its lease live on?
 
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockcore::{Attempt, Claim, ErrorKind, Queued, Renewal, Result};
 
 use crate::clock::Moment;
-use crate::core::{Core, oldest, oldest_view, one};
+use crate::core::{Core, TRIES, crowded, oldest, oldest_view, one};
 use crate::errors::Trouble;
 use crate::keys::Names;
 use crate::registry::{Own, Standing};
-use crate::txn::{Txn, absent, get, put};
+use crate::txn::{Txn, TxnOp, absent, delete, get, put, unchanged};
 use crate::view::{Next, View};
 
 /// Of how many holders the leases are asked for.
@@ -61,12 +62,31 @@ impl Core {
     pub(crate) async fn is_gone(&self, claim: &Claim, names: &Names) -> Result<Attempt> {
         let memory = self.leases.memory().await?;
         let ended = names.ended(claim.id());
-        let txn = Txn::new().when([absent(ended.as_str())]).and_then([put(ended.as_str(), "E", memory)]);
-        self.txn(txn).await?;
-        if let Some(own) = self.registry.remove(claim.id()) {
-            self.give_back(own).await;
+        for _ in 0..TRIES {
+            let looks: Vec<TxnOp> = self.names_of(names, claim).into_iter().map(get).collect();
+            let remember = iter::once(put(ended.as_str(), "E", memory)).chain(looks.clone());
+            let txn = Txn::new()
+                .when([absent(ended.as_str())])
+                .and_then(remember.collect::<Vec<_>>())
+                .or_else(looks);
+            let answer = self.txn(txn).await?;
+            // A copy of its join that was late, but not later than the memory of its end.
+            let late = answer.gets.iter().find_map(|get| one(names, Some(get)).ok().flatten());
+            let Some(late) = late.filter(|late| late.record.client == self.session) else {
+                if let Some(own) = self.registry.remove(claim.id()) {
+                    self.give_back(own).await;
+                }
+                return Ok(Attempt::Gone);
+            };
+            let writes = [delete(late.name.as_str()), delete(names.marker(late.id))];
+            let guard = [unchanged(&late.name, late.modified)];
+            if self.txn(Txn::new().when(guard).and_then(writes)).await?.succeeded
+                && let Ok(view) = self.read(names).await
+            {
+                self.hand_over(names, view).await;
+            }
         }
-        Ok(Attempt::Gone)
+        Err(crowded())
     }
 
     /// How a claim stands that is in the view, or was.

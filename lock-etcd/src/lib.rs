@@ -89,6 +89,8 @@ mod registry;
 mod release;
 mod renew;
 mod settle;
+#[cfg(test)]
+mod sim;
 mod takeover;
 mod txn;
 mod view;

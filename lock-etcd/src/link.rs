@@ -1,6 +1,5 @@
 //! Requests to the server, each with a deadline.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -112,11 +111,5 @@ impl Link {
 
     async fn timed<T>(&self, request: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
         timeout(self.request_timeout, request).await.unwrap_or_else(|_| Err(Trouble::silence()))
-    }
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").finish_non_exhaustive()
     }
 }

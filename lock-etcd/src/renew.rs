@@ -144,7 +144,11 @@ impl Core {
         let _one_at_a_time = self.moving(claim.id()).lock().await;
         let mut lease: Option<Arc<ServerLease>> = None;
         for _ in 0..TRIES {
-            let view = self.read(&names).await?;
+            let mut view = self.read(&names).await?;
+            if view.find(claim.id()).is_some_and(|seen| !seen.is_granted()) {
+                // Its turn may have come by the end of a lease, which nobody has seen yet.
+                view = self.settle(&names, view).await?;
+            }
             let found = view.find(claim.id()).filter(|seen| seen.is_granted());
             let Some((seen, fence)) = found.and_then(|seen| Some((seen, self.fence(&view, seen)?))) else {
                 if let Some(lease) = lease {

@@ -60,8 +60,8 @@ impl Core {
     /// Guarded by the claim's own last write, so that a claim that was released, broken or granted since is not touched; and by
     /// the markers, so that no upgrade or take-over is overlooked that was written since. Its lease stays what it is.
     ///
-    /// A reader that joins meanwhile need not wait behind readers that do. The first of these is guarded by it, or its floor
-    /// would be above the token of the other: all later ones have tokens above the first one's.
+    /// A reader that joins meanwhile need not wait behind readers that do. The first of these is guarded by that, or its floor
+    /// would be above the token of the other: all later ones have tokens above the first one's, and are guarded by it.
     async fn grant_next(&self, names: &Names, view: &mut View, at: usize) -> Result<bool> {
         let Some(seen) = view.claims.get(at).cloned() else { return Ok(false) };
         let mut record = seen.record.clone();
@@ -74,8 +74,11 @@ impl Core {
         let record = record.granted(floor);
         let mut guard =
             vec![unchanged(&seen.name, seen.modified), nothing_new(names.all(Kind::Marker), view.revision)];
-        if view.holders().next().is_none() && !record.mode.is_exclusive() {
-            guard.push(nothing_new(names.all(Kind::Shared), view.revision));
+        if !record.mode.is_exclusive() {
+            guard.push(match view.oldest() {
+                Some(oldest) => unchanged(&oldest.name, oldest.modified),
+                None => nothing_new(names.all(Kind::Shared), view.revision),
+            });
         }
         let value = record.encode();
         let mut written = self.write_grant(guard.clone(), &seen, &value, floor).await;

@@ -61,7 +61,7 @@ impl Core {
             for seen in plan.replaced.iter().filter(|seen| seen.record.client == self.session) {
                 self.registry.ended(seen.id, Ending::TakenOver);
             }
-            let fence = granted_by(revision, plan.floor);
+            let fence = granted_by(revision, plan.floor());
             let standing = if plan.granted { Standing::Granted(fence) } else { Standing::Queued };
             self.registry.stands(claim.id(), standing, revision);
             let lease = if plan.granted { &leases.hold } else { &leases.wait }.clone();
@@ -99,12 +99,15 @@ impl Core {
             guard.push(nothing_new(names.everything(), view.revision));
         }
         guard.extend(plan.replaced.iter().map(|seen| unchanged(&seen.name, seen.modified)));
+        if plan.granted {
+            guard.extend(plan.oldest.iter().map(|seen| unchanged(&seen.name, seen.modified)));
+        }
         let lease = if plan.granted { &leases.hold } else { &leases.wait };
         let mut record = Record::new(claim, &self.session, lease.ttl);
         record.place = plan.place;
         record.marked = plan.place.is_some();
         if plan.granted {
-            record = record.granted(plan.floor);
+            record = record.granted(plan.floor());
         }
         let mut writes = vec![put(name, record.encode(), lease.id)];
         if record.marked {

@@ -98,7 +98,15 @@ pub(crate) struct Plan {
     pub(crate) replaced: Vec<Seen>,
     pub(crate) place: Option<Place>,
     pub(crate) granted: bool,
-    pub(crate) floor: u64,
+    /// The holder beside whom it joins that has the smallest token.
+    pub(crate) oldest: Option<Seen>,
+}
+
+impl Plan {
+    /// The smallest token beside that of the new claim; zero when it is alone.
+    pub(crate) fn floor(&self) -> u64 {
+        self.oldest.as_ref().and_then(Seen::token).unwrap_or(0)
+    }
 }
 
 impl View {
@@ -143,9 +151,17 @@ impl View {
         self.claims.iter().position(|seen| seen.is_granted() && seen.record.upgrading)
     }
 
+    /// The holder with the smallest token.
+    ///
+    /// A grant beside it is guarded by its last write: if it went, somebody who conflicts may have come and gone since, of whom
+    /// no guard sees anything, and the floor would be below a token that is stale.
+    pub(crate) fn oldest(&self) -> Option<&Seen> {
+        self.holders().min_by_key(|seen| seen.token())
+    }
+
     /// The smallest token among the holders; zero when there are none.
     pub(crate) fn floor(&self) -> u64 {
-        self.holders().filter_map(Seen::token).min().unwrap_or(0)
+        self.oldest().and_then(Seen::token).unwrap_or(0)
     }
 
     /// The claim that is granted next, if any may be.
@@ -208,8 +224,8 @@ impl View {
         let anybody_ahead = stay().any(|seen| !seen.is_granted() && seen.place() < stands);
         let upgrading = stay().any(|seen| seen.is_granted() && seen.record.upgrading);
         let granted = !anybody_ahead && !upgrading && admits(self.summary(owner), claim.mode());
-        let floor = stay().filter_map(Seen::token).min().unwrap_or(0);
-        Plan { replaced, place, granted, floor }
+        let oldest = stay().filter(|seen| seen.is_granted()).min_by_key(|seen| seen.token()).cloned();
+        Plan { replaced, place, granted, oldest }
     }
 
     /// Notes that the claim at this position was granted by the write of `revision`.
@@ -328,7 +344,7 @@ mod tests {
         let plan = view("S1 S2 x7").plan(&claim("o1", Mode::Exclusive));
         assert!(!plan.granted, "another reader holds");
         let plan = view("S1 S2 x7").plan(&claim("o1", Mode::Shared));
-        assert!(plan.granted && plan.floor == 2, "ahead of the queue");
+        assert!(plan.granted && plan.floor() == 2, "ahead of the queue");
         let plan = view("S1! S2").plan(&claim("nobody", Mode::Shared));
         assert!(!plan.granted && plan.place.is_none(), "an upgrade waits");
     }

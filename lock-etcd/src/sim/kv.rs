@@ -1,0 +1,220 @@
+//! `SimKv`: an etcd in memory that lies as a real one may.
+//!
+//! Requests are late, are done after their client has given up, or are never done; answers get lost; requests of one client
+//! overtake each other. None is done twice: gRPC sends a request again only when no server has seen it. Watches are late and
+//! break, and what is written meanwhile is not told. Keys vanish while their leases live, leases are revoked by others, and a
+//! new leader gives all of them their whole length again. Reads are never stale: all of ours are linearizable.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lockcore::ClaimId;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::check::{conflict, ended_by_others};
+use super::store::Store;
+use super::without::Without;
+use crate::errors::Trouble;
+use crate::link::News;
+use crate::txn::{Answer, KeyValue, Txn, TxnOp};
+
+/// The server.
+pub(super) struct SimKv {
+    state: Mutex<State>,
+    start: Instant,
+    /// Whether it lies now.
+    chaos: AtomicBool,
+    /// A guard that is taken out of every transaction.
+    without: Option<Without>,
+}
+
+#[derive(Default)]
+struct State {
+    store: Store,
+    watches: Vec<(String, mpsc::UnboundedSender<News>)>,
+    /// The names that are watched and were there when it was last looked.
+    watched: BTreeSet<String>,
+    /// When claims were ended by others, on purpose: their holders may not know at once.
+    forced: HashMap<ClaimId, Duration>,
+    /// What was wrong with the state of a lock, first.
+    wrong: Option<String>,
+}
+
+impl SimKv {
+    pub(super) fn new(without: Option<Without>) -> Arc<SimKv> {
+        let (start, chaos) = (Instant::now(), AtomicBool::new(false));
+        Arc::new(SimKv { state: Mutex::default(), start, chaos, without })
+    }
+
+    /// Whether it lies from now on.
+    pub(super) fn set_chaos(&self, on: bool) {
+        self.chaos.store(on, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_chaos(&self) -> bool {
+        self.chaos.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Does something to the data, at this moment.
+    pub(super) fn with_store<T>(&self, act: impl FnOnce(&mut Store, Duration) -> T) -> T {
+        let now = self.elapsed();
+        let mut state = self.state();
+        let done = act(&mut state.store, now);
+        state.tell_deleted();
+        done
+    }
+
+    /// Opens a watch on all keys whose names begin so.
+    pub(super) fn watch(&self, beginning: String, told: mpsc::UnboundedSender<News>) {
+        self.state().watches.push((beginning, told));
+    }
+
+    /// Breaks all watches, as a compaction does that has overtaken them.
+    pub(super) fn break_watches(&self) {
+        self.state().watches.clear();
+    }
+
+    /// Somebody deletes a claim, or revokes its lease.
+    pub(super) fn vandalize(&self, random: &mut fastrand::Rng) {
+        let now = self.elapsed();
+        let mut state = self.state();
+        // In the order of their creation: their names are random.
+        let mut claims: Vec<(i64, String, i64)> = state.claims().collect();
+        claims.sort_unstable();
+        let Some((_, name, lease)) = random.choice(claims.clone()) else { return };
+        if random.bool() {
+            let marker = name.replace("/~x/", "/~u/").replace("/~s/", "/~u/").replace("/~p/", "/~u/");
+            state.force(claim_of(&name), now);
+            state.store.keys.remove(&name);
+            state.store.keys.remove(&marker);
+            state.store.revision += 1;
+        } else {
+            for (_, name, _) in claims.into_iter().filter(|&(.., on)| on == lease) {
+                state.force(claim_of(&name), now);
+            }
+            state.store.revoke(lease);
+            state.tell_deleted();
+        }
+    }
+
+    pub(super) fn forced(&self) -> HashMap<ClaimId, Duration> {
+        self.state().forced.clone()
+    }
+
+    /// The first lock that was seen in a state that must not be.
+    pub(super) fn wrong(&self) -> Option<String> {
+        self.state().wrong.clone()
+    }
+
+    /// The keys of claims and markers that are there.
+    pub(super) fn left(&self) -> Vec<String> {
+        let state = self.state();
+        state
+            .store
+            .keys
+            .keys()
+            .filter(|name| !name.contains("/~d/") && !name.contains("~news/"))
+            .cloned()
+            .collect()
+    }
+
+    /// What there is, for a failure to show.
+    pub(super) fn shown(&self) -> String {
+        let state = self.state();
+        let shown = |(name, kv): (&String, &KeyValue)| {
+            let value = String::from_utf8_lossy(&kv.value);
+            let lease = state.store.leases.get(&kv.lease);
+            format!("\n  {name} by {} on {:x} ({lease:?}): {value}", kv.modified, kv.lease)
+        };
+        state.store.keys.iter().map(shown).collect()
+    }
+
+    /// The lengths of the leases that are there.
+    pub(super) fn leases(&self) -> Vec<i64> {
+        self.state().store.leases.values().map(|lease| lease.seconds).collect()
+    }
+
+    pub(super) fn txn(&self, mut txn: Txn) -> Result<Answer, Trouble> {
+        let now = self.elapsed();
+        let mut state = self.state();
+        if let Some(without) = self.without {
+            without.weaken(&state.store, &mut txn);
+        }
+        let answer = state.store.txn(&txn)?;
+        let taken = if answer.succeeded { &txn.then } else { &txn.otherwise };
+        for op in taken {
+            let TxnOp::Put { name, value, .. } = op else { continue };
+            if name.contains("/~d/") && matches!(value.first(), Some(b'B' | b'T')) {
+                state.force(claim_of(name), now);
+            }
+            let news = News::Written { value: value.clone(), revision: answer.revision };
+            state.tell(name, &news);
+        }
+        state.tell_deleted();
+        state.look_at_new(answer.revision);
+        if state.wrong.is_none() {
+            state.wrong = conflict(&state.store);
+        }
+        Ok(answer)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tell(&mut self, name: &str, news: &News) {
+        self.watches
+            .retain(|(beginning, told)| !name.starts_with(beginning) || told.send(news.clone()).is_ok());
+    }
+
+    /// Tells whoever watches which names are not there any more.
+    fn tell_deleted(&mut self) {
+        let there: BTreeSet<String> =
+            self.store.keys.keys().filter(|name| name.contains("~news/")).cloned().collect();
+        for name in std::mem::replace(&mut self.watched, there) {
+            if !self.watched.contains(&name) {
+                self.tell(&name, &News::Deleted { name: name.clone().into_bytes() });
+            }
+        }
+    }
+
+    /// The claims that are there: since when, under which name, on which lease.
+    fn claims(&self) -> impl Iterator<Item = (i64, String, i64)> {
+        let is_claim = |name: &str| ["/~x/", "/~s/", "/~p/"].iter().any(|kind| name.contains(kind));
+        let claims = self.store.keys.iter().filter(move |(name, _)| is_claim(name));
+        claims.map(|(name, kv)| (kv.created, name.clone(), kv.lease))
+    }
+
+    /// A claim that somebody deleted may join again, if it was never told that it had joined. What was broken or replaced never
+    /// comes back.
+    fn look_at_new(&mut self, revision: i64) {
+        let new: Vec<String> =
+            self.claims().filter(|&(created, ..)| created == revision).map(|(_, name, _)| name).collect();
+        for id in new.iter().filter_map(|name| claim_of(name)) {
+            self.forced.remove(&id);
+            if ended_by_others(&self.store, id) {
+                self.wrong.get_or_insert_with(|| format!("{id} came back after its end"));
+            }
+        }
+    }
+
+    fn force(&mut self, id: Option<ClaimId>, now: Duration) {
+        if let Some(id) = id {
+            self.forced.entry(id).or_insert(now);
+        }
+    }
+}
+
+/// The claim that a key is named after.
+pub(super) fn claim_of(name: &str) -> Option<ClaimId> {
+    name.rsplit('/').next()?.parse().ok()
+}

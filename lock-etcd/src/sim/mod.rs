@@ -1,0 +1,127 @@
+//! The protocol on a server that is simulated: random work over lies, and every order of a few requests.
+//!
+//! | variable | effect |
+//! |---|---|
+//! | `SEED=…` | plays this seed only, as a failure prints it |
+//! | `SEEDS=start..end` | plays these |
+//!
+//! A seed fixes the work, the faults and their times. What it does not fix are the ids of claims, and with them the order in
+//! which requests of one moment go out: what fails once may have to be played some times, and so a failure prints all that
+//! happened.
+
+mod check;
+mod client;
+mod kv;
+mod orders;
+mod play;
+mod same;
+mod store;
+mod stories;
+mod without;
+mod worker;
+
+use std::cell::Cell;
+use std::env;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockcore::{Claim, Key, LockBackend, Mode, Queue, Renewal};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use self::client::SimClient;
+use self::kv::SimKv;
+use self::play::play;
+use self::store::Store;
+use self::without::Without;
+use crate::clock::Moment;
+use crate::link::Link;
+
+thread_local!(static START: Cell<Option<Instant>> = const { Cell::new(None) });
+
+/// The time of a simulated machine, which has been up for a day when the play begins.
+pub(crate) fn now() -> Option<Moment> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    START.get().map(|start| Moment::default().plus(DAY + start.elapsed()))
+}
+
+/// Runs a play by itself, in time that passes only when nobody has anything to do.
+fn in_paused_time<T>(play: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let played = runtime.unwrap().block_on(async {
+        START.set(Some(Instant::now()));
+        play.await
+    });
+    START.set(None);
+    played
+}
+
+/// Which seeds are played.
+fn seeds(usual: Range<u64>) -> Range<u64> {
+    let number = |text: &str| text.trim().parse::<u64>().expect("SEED and SEEDS are numbers");
+    if let Ok(seed) = env::var("SEED") {
+        return number(&seed)..number(&seed) + 1;
+    }
+    let Ok(seeds) = env::var("SEEDS") else { return usual };
+    let (start, end) = seeds.split_once("..").expect("SEEDS is start..end");
+    number(start)..number(end)
+}
+
+#[test]
+fn nobody_is_inside_with_another_whatever_the_server_does() {
+    let (mut grants, mut attempts) = (0, 0);
+    for seed in seeds(0..200) {
+        match play(seed, None) {
+            Ok(summary) => {
+                grants += summary.grants;
+                attempts += summary.attempts;
+            }
+            Err(wrong) => panic!(
+                "{wrong}\n  again: SEED={seed} cargo test -p lock-etcd --lib -- nobody_is_inside_with_another"
+            ),
+        }
+    }
+    println!("{grants} grants of {attempts} attempts");
+    assert!(grants > 0);
+}
+
+/// Rarer mistakes need the orders that `stories` plays.
+fn random_work_notices(without: Without) {
+    let wrong = (0..1000).find_map(|seed| Some((seed, play(seed, Some(without)).err()?)));
+    let (seed, wrong) = wrong.expect("the guard is needed");
+    println!("seed {seed}: {}", wrong.lines().next().unwrap_or_default());
+}
+
+#[test]
+fn random_work_notices_that_the_mod_revision_is_not_compared() {
+    random_work_notices(Without::ModRevision);
+}
+
+#[test]
+fn random_work_notices_that_the_markers_are_not_compared() {
+    random_work_notices(Without::Markers);
+}
+
+#[test]
+fn a_waiter_whose_turn_has_come_unseen_is_renewed() {
+    in_paused_time(async {
+        let kv = SimKv::new(None);
+        let (_switch, goes_on) = watch::channel(true);
+        let link = Link::new(SimClient::new(&kv, fastrand::Rng::new(), goes_on), Duration::from_secs(2));
+        let backend = play::backend(link).await.unwrap();
+        let claim = |seconds| {
+            let ttl = Duration::from_secs(seconds);
+            Arc::new(Claim::new(Key::new("k").unwrap(), Mode::Exclusive, ttl).with_waiter_ttl(ttl))
+        };
+        let (holder, waiter) = (claim(2), claim(9));
+        for claim in [&holder, &waiter] {
+            backend.clone().acquire(claim.clone(), Queue::Join).await.unwrap();
+        }
+        sleep(Duration::from_secs(3)).await;
+        kv.with_store(Store::sweep);
+        let renewal = Renewal { claim: waiter.clone(), ttl: waiter.ttl(), order: 1 };
+        let renewed = backend.clone().renew(vec![renewal]).await.pop().unwrap();
+        assert!(renewed.is_ok(), "{renewed:?}");
+    });
+}
