@@ -76,26 +76,28 @@ impl Core {
         };
         let attempt = match joined {
             Ok(Joined::Granted { revision, floor }) => {
-                Ok(self.joined_granted(claim, &leases, revision, floor, asked).await)
+                Ok(Some(self.joined_granted(claim, &leases, revision, floor, asked).await))
             }
             Ok(Joined::Queued { view, settle }) => {
-                self.joined_queued(claim, &names, &leases, view, settle, asked).await
+                self.joined_queued(claim, &names, &leases, view, settle, asked).await.map(Some)
             }
-            Ok(Joined::Busy) => Ok(Attempt::Busy),
-            Ok(Joined::NoLease) if is_new => {
-                self.registry.remove(claim.id());
-                return Ok(None);
-            }
-            // An earlier copy of this request may still come, and lie on the other lease.
-            Ok(Joined::NoLease) => self.is_gone(claim, &names).await,
-            Ok(Joined::Gone) => Ok(Attempt::Gone),
-            Ok(Joined::Known) => self.known(claim, &names, asked).await,
+            Ok(Joined::Busy) => Ok(Some(Attempt::Busy)),
+            Ok(Joined::Gone) => Ok(Some(Attempt::Gone)),
+            Ok(Joined::NoLease) => Ok(None),
+            Ok(Joined::Known) => self.known(claim, &names, asked).await.map(Some),
             Ok(Joined::Unclear) => self.join_slowly(claim, &names, &name, &leases, queue, asked).await,
             Err(error) => Err(error),
         };
         let attempt = match attempt {
+            Ok(Some(attempt)) => Ok(attempt),
+            Ok(None) if is_new => {
+                self.registry.remove(claim.id());
+                return Ok(None);
+            }
+            // An earlier copy of this request may still come, and lie on the other lease.
+            Ok(None) => self.is_gone(claim, &names).await,
             Err(error) if self.is_there(claim) => Err(self.take_back(claim, error).await),
-            attempt => attempt,
+            Err(error) => Err(error),
         };
         let stays = match &attempt {
             Ok(Attempt::Granted(_) | Attempt::Queued(_)) => true,

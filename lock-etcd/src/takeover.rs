@@ -21,8 +21,18 @@ pub(crate) const AT_ONCE: usize = 30;
 /// How often a claim tries to be granted at once. In a crowd of them it queues then, and is granted like all who wait.
 const DIRECTLY: usize = 4;
 
+/// What became of a claim that was to be written as planned.
+enum Entered {
+    At(i64),
+    /// Something was written since.
+    Changed,
+    /// The lease that it was to lie on is not there.
+    NoLease,
+}
+
 impl Core {
-    /// Reads, decides, and writes if nothing was written since; again if something was.
+    /// Reads, decides, and writes if nothing was written since; again if something was. `None` when the lease that the claim was
+    /// to lie on is not there.
     pub(crate) async fn join_slowly(
         &self,
         claim: &Arc<Claim>,
@@ -31,22 +41,22 @@ impl Core {
         leases: &Leases,
         queue: Queue,
         asked: Moment,
-    ) -> Result<Attempt> {
+    ) -> Result<Option<Attempt>> {
         for tried in 0..TRIES {
             let reads = [get_range(names.everything()), get(names.ended(claim.id()))];
             let answer = self.txn(Txn::new().and_then(reads)).await.map_err(Trouble::beforehand)?;
             if there(answer.gets.get(1)) {
-                return Ok(Attempt::Gone);
+                return Ok(Some(Attempt::Gone));
             }
             let view = all(names, &answer, answer.gets.first())?;
             if let Some(seen) = view.find(claim.id()) {
                 self.found(claim, &view, seen).await;
                 let view = self.settle(names, view).await?;
-                return self.answer(claim, &view, asked, false).await;
+                return self.answer(claim, &view, asked, false).await.map(Some);
             }
             let mut plan = view.plan(claim);
             if !plan.granted && queue == Queue::Never {
-                return Ok(Attempt::Busy);
+                return Ok(Some(Attempt::Busy));
             }
             if plan.replaced.len() > AT_ONCE {
                 self.end_hindmost(names, &plan.replaced[AT_ONCE..]).await?;
@@ -55,8 +65,10 @@ impl Core {
             if tried >= DIRECTLY && queue == Queue::Join && !claim.take_over() {
                 plan.granted = false;
             }
-            let Some(revision) = self.enter(claim, names, name, leases, &view, &plan).await? else {
-                continue;
+            let revision = match self.enter(claim, names, name, leases, &view, &plan).await? {
+                Entered::At(revision) => revision,
+                Entered::Changed => continue,
+                Entered::NoLease => return Ok(None),
             };
             for seen in plan.replaced.iter().filter(|seen| seen.record.client == self.session) {
                 self.registry.ended(seen.id, Ending::TakenOver);
@@ -76,12 +88,12 @@ impl Core {
             }
             let view = self.read(names).await?;
             let view = self.settle_for(names, view, claim).await?;
-            return self.answer(claim, &view, asked, false).await;
+            return self.answer(claim, &view, asked, false).await.map(Some);
         }
         Err(crowded())
     }
 
-    /// Writes the claim as planned; the revision, or `None` when something was written since.
+    /// Writes the claim as planned, unless something was written since.
     ///
     /// A claim that stands out of turn has a marker for as long as it lives: grants that were decided before it came are
     /// guarded by the markers. One that only queues stands behind whoever is there by then.
@@ -93,7 +105,7 @@ impl Core {
         leases: &Leases,
         view: &View,
         plan: &Plan,
-    ) -> Result<Option<i64>> {
+    ) -> Result<Entered> {
         let mut guard = vec![absent(name), absent(names.ended(claim.id()))];
         if plan.granted || claim.take_over() {
             guard.push(nothing_new(names.everything(), view.revision));
@@ -117,8 +129,12 @@ impl Core {
             let memory = self.leases.memory().await?;
             writes.extend(self.endings(names, &plan.replaced, Ending::TakenOver, memory));
         }
-        let answer = self.txn(Txn::new().when(guard).and_then(writes)).await?;
-        Ok(answer.succeeded.then_some(answer.revision))
+        match self.txn(Txn::new().when(guard).and_then(writes)).await {
+            Ok(answer) if answer.succeeded => Ok(Entered::At(answer.revision)),
+            Ok(_) => Ok(Entered::Changed),
+            Err(trouble) if trouble.lease_gone => Ok(Entered::NoLease),
+            Err(trouble) => Err(trouble.into()),
+        }
     }
 
     /// Takes over from so many that one transaction cannot end them: from those who stand hindmost beforehand, so that the

@@ -86,6 +86,16 @@ fn nobody_is_inside_with_another_whatever_the_server_does() {
     assert!(grants > 0);
 }
 
+/// What is not fixed by a seed decides as well, so each is played some times.
+#[test]
+fn seeds_that_were_wrong_once_are_right() {
+    for seed in [970, 1183, 1221, 2200] {
+        for _ in 0..5 {
+            play(seed, None).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        }
+    }
+}
+
 /// Rarer mistakes need the orders that `stories` plays.
 fn random_work_notices(without: Without) {
     let wrong = (0..1000).find_map(|seed| Some((seed, play(seed, Some(without)).err()?)));
