@@ -69,6 +69,10 @@ impl Core {
     async fn take_out(&self, id: ClaimId, own: Own) {
         let names = self.keys.of(&own.key);
         let Ok(memory) = self.leases.memory().await else { return };
+        // Others were seen to first. Its holder is told before it is taken out, and only if it has not been heard of since.
+        if !self.registry.expire(id, SWEEP) {
+            return;
+        }
         let guard = [unchanged(&own.name, own.modified)];
         let mut writes =
             vec![delete(own.name.as_str()), delete(names.marker(id)), put(names.ended(id), "E", memory)];
