@@ -26,6 +26,8 @@
 //!   behind; who stands behind is not granted past one who conflicts and is ahead; a direct join finds the waiter's own key in its
 //!   way, unless both share. What can come ahead, a take-over or an upgrade, leaves a marker for as long as it lives (also when
 //!   the upgrade is taken back), and a downgrade only lets more in.
+//! - *for whoever comes beside others: the oldest holder is as it was read.* Its token is the floor of the grant. If it went, somebody
+//!   who conflicts may have come and gone, of whom nothing is left to compare.
 //! - *for the first of several readers: no reader's key is newer than the read.* A reader that joins when the last writer has
 //!   gone is granted past readers that wait; a floor above its token would fence it off.
 //!
