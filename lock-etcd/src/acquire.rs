@@ -64,7 +64,7 @@ impl Core {
         let names = self.keys.of(claim.key());
         let leases = self.prepare(claim, queue).await?;
         let name = names.of(Kind::of(claim.mode()), claim.id());
-        let is_new = self.registry.get(claim.id()).is_none();
+        let is_new = !self.registry.knows(claim.id());
         if is_new {
             // Before the request: its grant may be told before the request is answered.
             self.registry.join(claim, name.clone(), leases.hold.clone(), leases.wait.clone());
@@ -132,7 +132,8 @@ impl Core {
         }
     }
 
-    /// The leases of a claim, of which it may be unknown whether they were made. Those that an earlier request of it has used, so that a late copy lies on no other.
+    /// The leases of a claim, of which it may be unknown whether they were made. Those that an earlier request of it has used, so
+    /// that a late copy lies on no other.
     async fn prepare(&self, claim: &Claim, queue: Queue) -> Result<Leases> {
         if let Some(own) = self.registry.get(claim.id()) {
             let wait = own.waiting.clone().unwrap_or_else(|| own.lease.clone());

@@ -34,10 +34,7 @@ impl Core {
             if targets.is_empty() {
                 break;
             }
-            let mut infos = Vec::with_capacity(targets.len());
-            for seen in &targets {
-                infos.push(self.info(&view, seen, asked).await?);
-            }
+            let mut infos = self.infos(&view, &targets.iter().collect::<Vec<_>>(), asked).await?;
             if self.end(&names, &targets, Ending::Broken).await? {
                 broken.append(&mut infos);
             } else {

@@ -66,17 +66,9 @@ impl Core {
     }
 
     /// What is left of the lease that a claim of this client lies on, at `now`.
-    fn known_left(&self, seen: &Seen, now: Moment) -> Option<Duration> {
+    pub(crate) fn known_left(&self, seen: &Seen, now: Moment) -> Option<Duration> {
         let own = self.registry.get(seen.id).filter(|own| own.lease.id == seen.lease)?;
         Some(own.left(now))
-    }
-
-    /// What is left of a claim's lease, for people: as the server says, rounded up, if it is not this client's.
-    pub(crate) async fn shown_left(&self, seen: &Seen, now: Moment) -> Result<Duration> {
-        match self.known_left(seen, now) {
-            Some(left) => Ok(left),
-            None => Ok(self.link.time_to_live(seen.lease).await?),
-        }
     }
 
     /// What a client may count on: what is surely left.

@@ -1,5 +1,6 @@
 //! What can be seen from outside.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use lockcore::{ClaimInfo, FencingToken, Key, KeyPrefix, Page, PageToken, Result, Snapshot};
@@ -20,28 +21,45 @@ impl Core {
         let names = self.keys.of(key);
         let view = self.read(&names).await?;
         let view = self.settle(&names, view).await?;
-        let mut looks = Vec::with_capacity(view.claims.len());
-        for seen in in_order(&view) {
-            looks.push(self.info(&view, seen, asked));
-        }
-        let infos = together(looks).await.into_iter().collect::<Result<Vec<_>>>()?;
+        let infos = self.infos(&view, &in_order(&view), asked).await?;
         let (holders, waiters) = infos.into_iter().partition(|info| info.token.is_some());
         Ok(Snapshot { holders, waiters })
     }
 
-    /// One claim, as people see it. Its age goes by the wall clocks of whoever wrote and of this client.
-    pub(crate) async fn info(&self, view: &View, seen: &Seen, asked: Moment) -> Result<ClaimInfo> {
+    /// Claims, as people see them. What is left of a lease that is not this client's is as the server says, which is asked once
+    /// for each lease, however many lie on it.
+    pub(crate) async fn infos(&self, view: &View, claims: &[&Seen], asked: Moment) -> Result<Vec<ClaimInfo>> {
+        let known: Vec<Option<Duration>> = claims.iter().map(|seen| self.known_left(seen, asked)).collect();
+        let others = claims.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let leases: BTreeSet<i64> = others.map(|(seen, _)| seen.lease).collect();
+        let mut asking = Vec::with_capacity(leases.len());
+        for &lease in &leases {
+            asking.push(self.link.time_to_live(lease));
+        }
+        let mut told = HashMap::with_capacity(leases.len());
+        for (lease, left) in leases.into_iter().zip(together(asking).await) {
+            told.insert(lease, left?);
+        }
+        let info = |(seen, known): (&&Seen, Option<Duration>)| {
+            let left = known.or_else(|| told.get(&seen.lease).copied()).unwrap_or_default();
+            self.info(view, seen, left)
+        };
+        Ok(claims.iter().zip(known).map(info).collect())
+    }
+
+    /// One claim. Its age goes by the wall clocks of whoever wrote and of this client.
+    fn info(&self, view: &View, seen: &Seen, left: Duration) -> ClaimInfo {
         let token = self.fence(view, seen).map(|fence| fence.token);
-        Ok(ClaimInfo {
+        ClaimInfo {
             id: seen.id,
             mode: seen.record.mode,
             owner: seen.record.owner.clone(),
             note: seen.record.note.clone(),
             token: token.or_else(|| FencingToken::new(seen.token()?)),
             age: Duration::from_micros(wall_micros().saturating_sub(seen.record.since)),
-            left: self.shown_left(seen, asked).await?,
+            left,
             upgrading: seen.is_granted() && seen.record.upgrading,
-        })
+        }
     }
 
     /// A page of the keys in use.

@@ -62,6 +62,10 @@ impl Registry {
         self.shard(id).get(&id).cloned()
     }
 
+    pub(crate) fn knows(&self, id: ClaimId) -> bool {
+        self.shard(id).contains_key(&id)
+    }
+
     /// Puts in a claim whose first acquire goes out now.
     pub(crate) fn join(&self, claim: &Arc<Claim>, name: String, lease: Arc<Lease>, waiting: Arc<Lease>) {
         let own = Own {

@@ -62,7 +62,7 @@ impl Core {
             } else {
                 guard.extend(self.names_of(names, &release.claim).into_iter().map(absent));
             }
-            let ended_before = found.is_none() && self.registry.get(id).is_some();
+            let ended_before = found.is_none() && self.registry.knows(id);
             if !release.answered || ended_before {
                 writes.push(self.remember(names, release).await?);
             }
@@ -94,7 +94,7 @@ impl Core {
     /// here. If it cannot be, they stay known, and whoever asks again finds that they are gone.
     pub(crate) async fn ended_before(&self, claims: &[&Arc<Claim>]) {
         let known: Vec<&&Arc<Claim>> =
-            claims.iter().filter(|claim| self.registry.get(claim.id()).is_some()).collect();
+            claims.iter().filter(|claim| self.registry.knows(claim.id())).collect();
         for some in known.chunks(REMEMBERED) {
             let Ok(memory) = self.leases.memory().await else { return };
             let writes: Vec<TxnOp> = some

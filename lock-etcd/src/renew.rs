@@ -133,7 +133,8 @@ impl Core {
         let lease = &each.own.lease;
         self.registry.lives_on(renewal.claim.id(), lease);
         self.registry.update(renewal.claim.id(), |own| own.renewed = own.renewed.max(renewal.order));
-        Lease { fence: each.fence, left: lease.left(asked).min(at_most(renewal)) }
+        // Who asked for less than a whole second more must not count on the rest.
+        Lease { fence: each.fence, left: lease.left(asked).min(renewal.ttl) }
     }
 
     /// A renewal that moves the claim to another lease, or of a claim of which little is known here.
@@ -173,12 +174,12 @@ impl Core {
                 let proof = self.read(&names).await?;
                 if proof.find(claim.id()).is_some_and(|again| again.modified == seen.modified) {
                     self.lies_on(renewal, seen, seen.modified, fence, &lease).await;
-                    return Ok(Lease { fence, left: lease.left(asked).min(at_most(renewal)) });
+                    return Ok(Lease { fence, left: lease.left(asked).min(renewal.ttl) });
                 }
                 continue;
             }
             if self.relocate(renewal, seen, fence, &lease).await? {
-                return Ok(Lease { fence, left: lease.left(asked).min(at_most(renewal)) });
+                return Ok(Lease { fence, left: lease.left(asked).min(renewal.ttl) });
             }
         }
         Err(crowded())
@@ -250,7 +251,7 @@ impl Core {
         lease: &Arc<ServerLease>,
     ) {
         let claim = &renewal.claim;
-        if self.registry.get(claim.id()).is_none() {
+        if !self.registry.knows(claim.id()) {
             self.registry.adopt(claim, seen.name.clone(), modified, fence, lease.clone());
         }
         self.registry.stands(claim.id(), Standing::Granted(fence), modified);
@@ -275,9 +276,4 @@ enum Proof {
     Ours,
     Written,
     Gone,
-}
-
-/// A holder that asked for less than a whole second more must not count on the rest.
-fn at_most(renewal: &Renewal) -> Duration {
-    renewal.ttl
 }

@@ -13,6 +13,7 @@ mod certificates;
 mod etcd;
 mod folder;
 mod http;
+mod link;
 mod ports;
 mod process;
 mod proxy;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockcore::{Attempt, LockClient, Mode, Released};
+use lockcore::{Attempt, Key, LockBackend, LockClient, Mode, Released};
 use testbed::EtcdServer;
 
 use crate::{connect, join, kept, release};
@@ -82,4 +82,22 @@ async fn many_held_locks_cost_few_requests() {
     println!("{spent} requests for 500 locks in 8 s");
     assert!(guards.iter().all(lockcore::LockGuard::is_held));
     assert!(spent < 120.0, "{spent} requests for 500 locks in 8 s");
+}
+
+#[tokio::test]
+async fn an_inspection_asks_once_for_each_lease() {
+    let server = EtcdServer::start().unwrap();
+    let (one, other) = (connect(&server).await, connect(&server).await);
+    for _ in 0..20 {
+        join(&one, &kept("k", Mode::Shared, TTL)).await;
+    }
+    let before = requests(&server);
+    let seen = other.inspect(Key::new("k").unwrap()).await.unwrap();
+    assert_eq!(seen.holders.len(), 20);
+    assert!(
+        seen.holders
+            .iter()
+            .all(|holder| holder.left > TTL / 2 && holder.left <= TTL + Duration::from_secs(1))
+    );
+    assert!(requests(&server) - before <= 2.0, "{} requests", requests(&server) - before);
 }

@@ -90,7 +90,7 @@ impl Server for Etcd {
     async fn connect_through(&self) -> Hook<(Client, Box<dyn Link>)> {
         let proxy = Proxy::start(self.0.addr()).map_err(failed)?;
         let client = EtcdBackend::connect(&self.0.url_at(proxy.addr())).await?;
-        Ok((client, Box::new(EtcdLink(proxy))))
+        Ok((client, Box::new(proxy)))
     }
 
     fn address(&self) -> Hook<String> {
@@ -112,47 +112,6 @@ impl Server for Etcd {
 
     async fn pause(&self, paused: bool) -> Hook {
         self.with(move |server| if paused { server.pause() } else { server.resume() }).await
-    }
-}
-
-struct EtcdLink(Proxy);
-
-impl Link for EtcdLink {
-    fn partition(&self, on: bool) -> Hook {
-        self.0.stall(on);
-        Ok(())
-    }
-
-    fn lose_replies(&self, on: bool) -> Hook {
-        self.0.drop_replies(on);
-        if !on {
-            // A connection that has lost replies is out of step.
-            self.0.sever();
-        }
-        Ok(())
-    }
-
-    fn refuse(&self, on: bool) -> Hook {
-        self.0.refuse(on);
-        if on {
-            self.0.sever();
-        }
-        Ok(())
-    }
-
-    fn delay(&self, by: Duration) -> Hook {
-        self.0.delay_requests(by);
-        Ok(())
-    }
-
-    fn hold_requests(&self, on: bool) -> Hook {
-        self.0.hold_requests(on);
-        Ok(())
-    }
-
-    fn sever(&self) -> Hook {
-        self.0.sever();
-        Ok(())
     }
 }
 
