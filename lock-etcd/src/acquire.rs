@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use lockcore::{
-    Attempt, Claim, Error, ErrorKind, Fence, FencingToken, Lease, Mode, Queue, Release, Renewal, Result,
+    Attempt, Claim, Error, ErrorKind, Fence, FencingToken, Lease, Mode, Queue, Queued, Release, Renewal,
+    Result,
 };
 
 use crate::clock::Moment;
@@ -28,9 +29,10 @@ enum Joined {
         revision: i64,
         floor: u64,
     },
+    /// Behind others, of whom was read who is first; or that it is not this one.
     Queued {
-        view: View,
-        settle: bool,
+        revision: i64,
+        view: Option<View>,
     },
     Busy,
     Gone,
@@ -63,12 +65,11 @@ impl Core {
     async fn join_once(&self, claim: &Arc<Claim>, queue: Queue, asked: Moment) -> Result<Option<Attempt>> {
         let names = self.keys.of(claim.key());
         let leases = self.prepare(claim, queue).await?;
-        let name = names.of(Kind::of(claim.mode()), claim.id());
-        let is_new = !self.registry.knows(claim.id());
-        if is_new {
-            // Before the request: its grant may be told before the request is answered.
-            self.registry.join(claim, name.clone(), leases.hold.clone(), leases.wait.clone());
-        }
+        let known = self.registry.get(claim.id()).map(|own| own.name);
+        let is_new = known.is_none();
+        // Before the request: its grant may be told before the request is answered.
+        let join = || self.registry.join(claim, &names, leases.hold.clone(), leases.wait.clone());
+        let name = known.unwrap_or_else(join);
         let joined = if claim.take_over() || matches!(claim.mode(), Mode::Permit { .. }) {
             Ok(Joined::Unclear)
         } else {
@@ -78,8 +79,8 @@ impl Core {
             Ok(Joined::Granted { revision, floor }) => {
                 Ok(Some(self.joined_granted(claim, &leases, revision, floor, asked).await))
             }
-            Ok(Joined::Queued { view, settle }) => {
-                self.joined_queued(claim, &names, &leases, view, settle, asked).await.map(Some)
+            Ok(Joined::Queued { revision, view }) => {
+                self.joined_queued(claim, &names, &leases, (revision, view), asked).await.map(Some)
             }
             Ok(Joined::Busy) => Ok(Some(Attempt::Busy)),
             Ok(Joined::Gone) => Ok(Some(Attempt::Gone)),
@@ -91,7 +92,7 @@ impl Core {
         let attempt = match attempt {
             Ok(Some(attempt)) => Ok(attempt),
             Ok(None) if is_new => {
-                self.registry.remove(claim.id());
+                self.registry.vacate(claim.id());
                 return Ok(None);
             }
             // An earlier copy of this request may still come, and lie on the other lease.
@@ -106,7 +107,12 @@ impl Core {
             Err(error) => !is_new || error.may_have_happened(),
         };
         if !stays && self.registry.get(claim.id()).is_some_and(|own| own.standing == Standing::Joining) {
-            self.registry.remove(claim.id());
+            if matches!(attempt, Ok(Attempt::Gone)) {
+                // Perhaps because of what somebody put under its name.
+                self.registry.remove(claim.id());
+            } else {
+                self.registry.vacate(claim.id());
+            }
             self.leases.give_back(&leases.hold).await;
             if leases.wait.id != leases.hold.id {
                 self.leases.give_back(&leases.wait).await;
@@ -148,7 +154,8 @@ impl Core {
         Ok(Leases { hold, wait })
     }
 
-    /// One transaction: granted if nobody who conflicts is there, else queued.
+    /// One transaction: granted if nobody who conflicts is there, else queued. Where nobody is expected, what is to be done
+    /// else is only sent when it is needed.
     async fn join(
         &self,
         claim: &Claim,
@@ -157,12 +164,62 @@ impl Core {
         leases: &Leases,
         queue: Queue,
     ) -> Result<Joined> {
+        let front = self.fronts.of(claim.key());
+        if front.is_none() && queue == Queue::Join {
+            let joined = self.ask_to_join(claim, name, self.join_free(claim, names, name, leases)).await;
+            match joined? {
+                Some(answer) if answer.succeeded => return joined_free(names, claim, &answer),
+                Some(_) => {}
+                None => return Ok(Joined::NoLease),
+            }
+        }
+        let (ended, mut txn) = (names.ended(claim.id()), self.join_free(claim, names, name, leases));
+        let looks = || [get(name), get(ended.as_str())];
+        let hindmost = front.as_ref().and_then(|front| front.hindmost());
+        txn.otherwise = if queue == Queue::Never {
+            looks().into_iter().chain(oldest(names)).collect()
+        } else {
+            let queued = Record::new(claim, &self.session, leases.wait.ttl);
+            let mut enter = vec![put(name, queued.encode(), leases.wait.id)];
+            match hindmost {
+                Some(seen) => enter.push(get(seen.name.as_str())),
+                None => enter.extend(oldest(names)),
+            }
+            let unknown = [absent(name), absent(ended.as_str())];
+            vec![TxnOp::Txn(Txn::new().when(unknown).and_then(enter).or_else(looks()))]
+        };
+        if let Some(seen) = hindmost.filter(|_| claim.mode().is_exclusive()) {
+            // One of those who must not be there, and the server need not look at the others.
+            txn.when.insert(0, absent(seen.name.as_str()));
+        }
+        let Some(answer) = self.ask_to_join(claim, name, txn).await? else { return Ok(Joined::NoLease) };
+        if answer.succeeded {
+            return joined_free(names, claim, &answer);
+        }
+        let revision = answer.revision;
+        match &answer.inner {
+            Some((true, gets)) => {
+                let ahead = gets.first().and_then(|get| get.kvs.first());
+                let view = match hindmost {
+                    Some(seen) if ahead.is_some_and(|kv| kv.modified == seen.modified) => None,
+                    Some(_) => Some(self.read_oldest(names).await?),
+                    None => Some(oldest_view(names, revision, gets)?),
+                };
+                Ok(Joined::Queued { revision, view })
+            }
+            Some((false, gets)) => join_refused(names, claim, revision, gets),
+            None => join_refused(names, claim, revision, &answer.gets),
+        }
+    }
+
+    /// The transaction that joins a lock on which nobody conflicts.
+    fn join_free(&self, claim: &Claim, names: &Names, name: &str, leases: &Leases) -> Txn {
         let exclusive = claim.mode().is_exclusive();
-        let unknown = [absent(name), absent(names.ended(claim.id()))];
-        let mut free: Vec<Compare> = unknown.to_vec();
+        let mut free: Vec<Compare> = vec![absent(names.ended(claim.id()))];
         if exclusive {
             free.push(empty(names.everything()));
         } else {
+            free.push(absent(name));
             free.push(empty(names.all(Kind::Permit)));
             free.push(empty(names.out_of_turn_and_exclusive()));
         }
@@ -171,37 +228,20 @@ impl Core {
         if !exclusive {
             grant.push(get_range(names.all(Kind::Shared)));
         }
-        let looks = || [get(name), get(names.ended(claim.id()))];
-        let otherwise: Vec<TxnOp> = if queue == Queue::Never {
-            looks().into_iter().chain(oldest(names)).collect()
-        } else {
-            let queued = Record::new(claim, &self.session, leases.wait.ttl);
-            let mut enter = vec![put(name, queued.encode(), leases.wait.id)];
-            enter.extend(oldest(names));
-            vec![TxnOp::Txn(Txn::new().when(unknown).and_then(enter).or_else(looks()))]
-        };
-        let txn = Txn::new().when(free).and_then(grant).or_else(otherwise);
-        let answer = match self.txn(txn).await {
-            Err(trouble) if trouble.lease_gone => return Ok(Joined::NoLease),
+        Txn::new().when(free).and_then(grant)
+    }
+
+    /// Sends a transaction that joins; `None` when the lease that the claim was to lie on is not there.
+    async fn ask_to_join(&self, claim: &Claim, name: &str, txn: Txn) -> Result<Option<Answer>> {
+        let answer = match self.txn_to_join(claim.id(), name, txn).await {
+            Err(trouble) if trouble.lease_gone => return Ok(None),
             answer => answer?,
         };
-        let entered = answer.inner.as_ref().is_some_and(|(entered, _)| *entered);
-        if answer.succeeded || entered {
+        if answer.succeeded || answer.inner.as_ref().is_some_and(|(entered, _)| *entered) {
             // Before anything else can fail.
             self.registry.stands(claim.id(), Standing::Queued, answer.revision);
         }
-        if answer.succeeded {
-            let floor = if exclusive { 0 } else { smallest(names, &answer, claim)? };
-            return Ok(Joined::Granted { revision: answer.revision, floor });
-        }
-        let gets = answer.inner.as_ref().map_or(&answer.gets, |(_, gets)| gets);
-        if entered {
-            let view = oldest_view(names, answer.revision, gets)?;
-            // Whoever waits behind an exclusive claim does; others may be let in by a rule.
-            let settle = !exclusive && !view.has_exclusive();
-            return Ok(Joined::Queued { view, settle });
-        }
-        join_refused(names, claim, answer.revision, gets)
+        Ok(Some(answer))
     }
 
     async fn joined_granted(
@@ -220,6 +260,7 @@ impl Core {
             own.expires = Moment::now().plus(hold.ttl);
         });
         self.registry.stands(claim.id(), Standing::Granted(fence), revision);
+        self.registry.is_alone_by(claim, revision);
         if leases.wait.id != leases.hold.id {
             self.leases.give_back(&leases.wait).await;
         }
@@ -231,8 +272,7 @@ impl Core {
         claim: &Arc<Claim>,
         names: &Names,
         leases: &Leases,
-        view: View,
-        settle: bool,
+        (revision, view): (i64, Option<View>),
         asked: Moment,
     ) -> Result<Attempt> {
         let wait = leases.wait.clone();
@@ -241,11 +281,17 @@ impl Core {
             own.waiting = None;
             own.expires = Moment::now().plus(wait.ttl);
         });
-        self.registry.stands(claim.id(), Standing::Queued, view.revision);
+        self.registry.stands(claim.id(), Standing::Queued, revision);
         if leases.wait.id != leases.hold.id {
             self.leases.give_back(&leases.hold).await;
         }
-        if !settle {
+        let Some(view) = view else {
+            let left = leases.wait.left(asked);
+            return Ok(Attempt::Queued(Queued { left, recheck: None }));
+        };
+        self.fronts.saw(claim.key(), view.clone());
+        // Whoever waits behind an exclusive claim does; others may be let in by a rule.
+        if claim.mode().is_exclusive() || view.has_exclusive() {
             return self.answer(claim, &view, asked, false).await;
         }
         let view = self.settle_for(names, view, claim).await?;
@@ -301,6 +347,12 @@ pub(crate) fn granted_by(revision: i64, floor: u64) -> Fence {
     Fence { token, floor: FencingToken::new(floor).unwrap_or(token).min(token) }
 }
 
+/// The grant of a claim that found nobody who conflicts.
+fn joined_free(names: &Names, claim: &Claim, answer: &Answer) -> Result<Joined> {
+    let floor = if claim.mode().is_exclusive() { 0 } else { smallest(names, answer, claim)? };
+    Ok(Joined::Granted { revision: answer.revision, floor })
+}
+
 /// The smallest token among the readers that are there, of whom the claim is one by now.
 fn smallest(names: &Names, answer: &Answer, claim: &Claim) -> Result<u64> {
     let mut view = all(names, answer, answer.gets.first())?;
@@ -317,7 +369,11 @@ fn join_refused(names: &Names, claim: &Claim, revision: i64, gets: &[Read]) -> R
     if there(Some(ended)) {
         return Ok(Joined::Gone);
     }
-    if claim.mode().is_exclusive() || oldest_view(names, revision, rest)?.has_exclusive() {
+    let view = oldest_view(names, revision, rest)?;
+    if view.find(claim.id()).is_some() {
+        return Ok(Joined::Known);
+    }
+    if claim.mode().is_exclusive() || view.has_exclusive() {
         return Ok(Joined::Busy);
     }
     Ok(Joined::Unclear)

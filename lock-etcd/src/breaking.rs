@@ -46,7 +46,7 @@ impl Core {
             view = self.read(&names).await?;
         }
         if !broken.is_empty() {
-            self.hand_over(&names, view).await;
+            self.hand_over(&names, key, view).await;
         }
         Ok(())
     }

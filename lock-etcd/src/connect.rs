@@ -16,6 +16,7 @@ use crate::checks;
 use crate::core::{Core, session};
 use crate::errors::{NAME, Trouble};
 use crate::etcd::Etcd;
+use crate::front::Fronts;
 use crate::keeper;
 use crate::keys::Keys;
 use crate::leases::Leases;
@@ -147,25 +148,26 @@ impl EtcdBuilder {
         let link = Link::new(Etcd::new(client.clone(), asked), self.request_timeout);
         let capabilities =
             checks::check(&client, &link, self.connect_timeout).await.map_err(Trouble::error)?;
-        begin(link, keys, capabilities, self.connect_timeout, address).await
+        begin(link, keys, session(), capabilities, self.connect_timeout, address).await
     }
 }
 
-/// Begins to keep locks over a link; the watch on the client's news is there when this returns.
+/// Begins to keep locks over a link, in the name of a session that nobody else has; the watch on the client's news is there when this returns.
 pub(crate) async fn begin(
     link: Link,
     keys: Keys,
+    session: String,
     capabilities: Capabilities,
     patience: Duration,
     address: String,
 ) -> Result<Arc<EtcdBackend>> {
     let link = Arc::new(link);
-    let session = session();
     let core = Arc::new(Core {
         leases: Leases::new(link.clone(), capabilities.min_ttl, keys.news(&session)),
         link,
         keys,
-        registry: Registry::default(),
+        registry: Registry::new(session.clone()),
+        fronts: Fronts::default(),
         session,
         moves: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
     });

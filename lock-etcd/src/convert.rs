@@ -62,7 +62,7 @@ impl Core {
         record.granted = Some(Grant { token: fence.token.get(), floor: fence.floor.get() });
         record.converted = conversion.order;
         record.upgrading = false;
-        let marker = names.marker(seen.id);
+        let marker = names.marker(&seen.name);
         let mut guard = vec![unchanged(&seen.name, seen.modified)];
         let mut writes: Vec<TxnOp> = Vec::with_capacity(3);
         match step {

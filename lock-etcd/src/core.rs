@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use lockcore::{Claim, ClaimId, Fence, Lease, Result};
+use lockcore::{ClaimId, Fence, Lease, Result};
 
 use crate::clock::Moment;
 use crate::errors::Trouble;
+use crate::front::Fronts;
 use crate::keys::{Keys, Kind, Names};
 use crate::leases::Leases;
 use crate::link::Link;
 use crate::registry::{Registry, Standing};
-use crate::txn::{Answer, Get, Read, Txn, TxnOp, get_range};
+use crate::txn::{Answer, Get, Read, Txn, TxnOp, get, get_range};
 use crate::view::{Seen, View};
 
 /// How many of a lock's oldest claims an ordinary request looks at.
@@ -27,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) keys: Keys,
     pub(crate) leases: Leases,
     pub(crate) registry: Registry,
+    pub(crate) fronts: Fronts,
     /// The name under which the client hears of its claims.
     pub(crate) session: String,
     /// Held while a claim is moved from lease to lease.
@@ -50,10 +52,49 @@ impl Core {
         answer
     }
 
+    /// A transaction that deletes the key of a claim by its name alone. While it is not answered it may come at any time, and
+    /// nobody else must have that name. `None`, and nothing is sent, when somebody else may have it already.
+    pub(crate) async fn txn_by_name(
+        &self,
+        id: ClaimId,
+        name: &str,
+        txn: Txn,
+    ) -> Option<Result<Answer, Trouble>> {
+        if !self.registry.asks_by_name(id, name) {
+            return None;
+        }
+        let answer = self.txn(txn).await;
+        self.told_by_name(id, name, &answer);
+        Some(answer)
+    }
+
+    /// The same for one that makes the key, if it is not there. A claim whose time is over meanwhile has a name that nobody will
+    /// have again.
+    pub(crate) async fn txn_to_join(&self, id: ClaimId, name: &str, txn: Txn) -> Result<Answer, Trouble> {
+        let asked = self.registry.asks_by_name(id, name);
+        let answer = self.txn(txn).await;
+        if asked {
+            self.told_by_name(id, name, &answer);
+        }
+        answer
+    }
+
+    fn told_by_name(&self, id: ClaimId, name: &str, answer: &Result<Answer, Trouble>) {
+        if answer.as_ref().map_or_else(|trouble| trouble.lease_gone, |_| true) {
+            self.registry.told_by_name(id, name);
+        }
+    }
+
     /// Reads all claims of a lock.
     pub(crate) async fn read(&self, names: &Names) -> Result<View> {
         let answer = self.txn(Txn::new().and_then([get_range(names.everything())])).await?;
         all(names, &answer, answer.gets.first())
+    }
+
+    /// Reads who is next, in most cases.
+    pub(crate) async fn read_oldest(&self, names: &Names) -> Result<View> {
+        let answer = self.txn(Txn::new().and_then(oldest(names))).await?;
+        oldest_view(names, answer.revision, &answer.gets)
     }
 
     /// The fence of a holder: as it was told here, or else as it can be read.
@@ -85,12 +126,9 @@ impl Core {
         Ok(Some(Lease { fence, left: self.sure_left(seen, now).await? }))
     }
 
-    /// The name of a claim's key, if it is known, else all that it may have: the mode may have been converted.
-    pub(crate) fn names_of(&self, names: &Names, claim: &Claim) -> Vec<String> {
-        match self.registry.get(claim.id()) {
-            Some(own) => vec![own.name],
-            None => Kind::CLAIMS.iter().map(|&kind| names.of(kind, claim.id())).collect(),
-        }
+    /// The read that finds a claim's key: by its name, if that is known, else among all.
+    pub(crate) fn look(&self, names: &Names, id: ClaimId) -> TxnOp {
+        self.registry.get(id).map_or_else(|| get_range(names.everything()), |own| get(own.name))
     }
 }
 
@@ -118,10 +156,15 @@ pub(crate) fn all(names: &Names, answer: &Answer, get: Option<&Read>) -> Result<
     View::read(names, answer.revision, &get.kvs, true)
 }
 
-/// What a read of one key found.
-pub(crate) fn one(names: &Names, get: Option<&Read>) -> Result<Option<Seen>> {
-    let get = get.ok_or_else(missing)?;
-    get.kvs.first().map(|kv| Seen::read(names, kv)).transpose()
+/// The claim of this id, if the read of [`Core::look`] found it. Under its name there may come to be another one.
+pub(crate) fn looked_up(
+    names: &Names,
+    id: ClaimId,
+    answer: &Answer,
+    get: Option<&Read>,
+) -> Result<Option<Seen>> {
+    let view = all(names, answer, get)?;
+    Ok(view.find(id).cloned())
 }
 
 /// Whether a read found something.
@@ -144,7 +187,7 @@ pub(crate) fn crowded() -> lockcore::Error {
 }
 
 /// How many requests are under way at once.
-const AT_ONCE: usize = 32;
+pub(crate) const AT_ONCE: usize = 32;
 
 /// Does many requests, some at a time; their answers are in their order.
 pub(crate) async fn together<F: Future>(requests: Vec<F>) -> Vec<F::Output> {

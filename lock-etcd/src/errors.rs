@@ -41,6 +41,12 @@ impl Trouble {
         Trouble { kind, message, source: Some(Arc::new(error)), lease_gone }
     }
 
+    /// Whether the database is full: nothing may be put then, but all may be deleted.
+    pub(crate) fn is_full(&self) -> bool {
+        let source = self.source.as_deref();
+        matches!(source, Some(etcd_client::Error::GRpcStatus(status)) if status.message().contains(FULL.0))
+    }
+
     /// The same trouble with a request that only came before the one that matters: nothing happened to that.
     pub(crate) fn beforehand(mut self) -> Trouble {
         if self.kind == ErrorKind::Indeterminate {

@@ -1,17 +1,16 @@
 //! What a claim that waits asks: has its turn come, and does its lease live on?
 
-use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockcore::{Attempt, Claim, ErrorKind, Queued, Renewal, Result};
 
 use crate::clock::Moment;
-use crate::core::{Core, TRIES, crowded, oldest, oldest_view, one};
+use crate::core::{Core, TRIES, crowded, looked_up, oldest, oldest_view};
 use crate::errors::Trouble;
 use crate::keys::Names;
 use crate::registry::{Own, Standing};
-use crate::txn::{Txn, TxnOp, absent, delete, get, put, unchanged};
+use crate::txn::{Txn, absent, delete, get, put, unchanged};
 use crate::view::{Next, View};
 
 /// Of how many holders the leases are asked for.
@@ -40,7 +39,8 @@ impl Core {
         let mut looks = vec![get(own.name.as_str())];
         looks.extend(oldest(&names));
         let answer = self.txn(Txn::new().and_then(looks)).await?;
-        let Some(seen) = one(&names, answer.gets.first())? else { return self.is_gone(claim, &names).await };
+        let found = looked_up(&names, claim.id(), &answer, answer.gets.first())?;
+        let Some(seen) = found else { return self.is_gone(claim, &names).await };
         if keep {
             // The key was there after the lease had been set.
             self.registry.lives_on(claim.id(), &own.lease);
@@ -63,27 +63,26 @@ impl Core {
         let memory = self.leases.memory().await?;
         let ended = names.ended(claim.id());
         for _ in 0..TRIES {
-            let looks: Vec<TxnOp> = self.names_of(names, claim).into_iter().map(get).collect();
-            let remember = iter::once(put(ended.as_str(), "E", memory)).chain(looks.clone());
+            let look = self.look(names, claim.id());
             let txn = Txn::new()
                 .when([absent(ended.as_str())])
-                .and_then(remember.collect::<Vec<_>>())
-                .or_else(looks);
+                .and_then([put(ended.as_str(), "E", memory), look.clone()])
+                .or_else([look]);
             let answer = self.txn(txn).await?;
             // A copy of its join that was late, but not later than the memory of its end.
-            let late = answer.gets.iter().find_map(|get| one(names, Some(get)).ok().flatten());
+            let late = looked_up(names, claim.id(), &answer, answer.gets.first())?;
             let Some(late) = late.filter(|late| late.record.client == self.session) else {
                 if let Some(own) = self.registry.remove(claim.id()) {
                     self.give_back(own).await;
                 }
                 return Ok(Attempt::Gone);
             };
-            let writes = [delete(late.name.as_str()), delete(names.marker(late.id))];
+            let writes = [delete(late.name.as_str()), delete(names.marker(&late.name))];
             let guard = [unchanged(&late.name, late.modified)];
             if self.txn(Txn::new().when(guard).and_then(writes)).await?.succeeded
                 && let Ok(view) = self.read(names).await
             {
-                self.hand_over(names, view).await;
+                self.hand_over(names, claim.key(), view).await;
             }
         }
         Err(crowded())

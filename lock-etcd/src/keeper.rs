@@ -74,14 +74,17 @@ impl Core {
             return;
         }
         let guard = [unchanged(&own.name, own.modified)];
-        let mut writes =
-            vec![delete(own.name.as_str()), delete(names.marker(id)), put(names.ended(id), "E", memory)];
+        let mut writes = vec![
+            delete(own.name.as_str()),
+            delete(names.marker(&own.name)),
+            put(names.ended(id), "E", memory),
+        ];
         writes.extend(oldest(&names));
         match self.txn(Txn::new().when(guard).and_then(writes)).await {
             Ok(answer) if answer.succeeded => {
                 self.registry.ended(id, Ending::Expired);
                 if let Ok(view) = oldest_view(&names, answer.revision, &answer.gets) {
-                    self.hand_over(&names, view).await;
+                    self.hand_over(&names, &own.key, view).await;
                 }
             }
             Ok(_) => self.take_out_if_ours(id, &own, memory).await,
@@ -103,7 +106,9 @@ impl Core {
         if !is_others {
             let guard: Vec<_> = found.iter().map(|seen| unchanged(&seen.name, seen.modified)).collect();
             let mut writes = vec![put(names.ended(id), "E", memory)];
-            writes.extend(found.iter().flat_map(|seen| [delete(&*seen.name), delete(names.marker(id))]));
+            writes.extend(
+                found.iter().flat_map(|seen| [delete(&*seen.name), delete(names.marker(&seen.name))]),
+            );
             if !self.txn(Txn::new().when(guard).and_then(writes)).await.is_ok_and(|answer| answer.succeeded) {
                 return;
             }
@@ -112,7 +117,7 @@ impl Core {
         if found.is_some()
             && let Ok(view) = self.read(&names).await
         {
-            self.hand_over(&names, view).await;
+            self.hand_over(&names, &own.key, view).await;
         }
     }
 }

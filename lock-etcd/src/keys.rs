@@ -2,9 +2,11 @@
 
 use lockcore::{ClaimId, Error, ErrorKind, Key, KeyPrefix, Mode, Result};
 
+use crate::slots::Slot;
+
 /// The names under one prefix.
 ///
-/// The exclusive claim `1f…` on `a/b` is `lock/a%2Fb/~x/1f…`. A lock's own part begins with `/~`, and neither keys nor prefixes
+/// An exclusive claim on `a/b` is `lock/a%2Fb/~x/<client>.<slot>`. A lock's own part begins with `/~`, and neither keys nor prefixes
 /// have a `~` of their own in them, so that locks under one prefix never lie among those of another.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
@@ -22,8 +24,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const CLAIMS: [Kind; 3] = [Kind::Exclusive, Kind::Shared, Kind::Permit];
-
     pub(crate) fn of(mode: Mode) -> Kind {
         match mode {
             Mode::Exclusive => Kind::Exclusive,
@@ -113,12 +113,15 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    pub(crate) fn of(&self, kind: Kind, id: ClaimId) -> String {
-        format!("{}{}/{id}", self.base, kind.letter())
+    /// The key of a claim of the client of this session.
+    pub(crate) fn of(&self, kind: Kind, session: &str, slot: Slot) -> String {
+        format!("{}{}/{session}.{slot}", self.base, kind.letter())
     }
 
-    pub(crate) fn marker(&self, id: ClaimId) -> String {
-        self.of(Kind::Marker, id)
+    /// The marker of the claim whose key this is.
+    pub(crate) fn marker(&self, name: &str) -> String {
+        let slot = name.rsplit_once('/').map_or(name, |(_, slot)| slot);
+        format!("{}{}/{slot}", self.base, Kind::Marker.letter())
     }
 
     /// Says that the claim has ended for good.
@@ -143,17 +146,16 @@ impl Names {
     }
 
     /// What a name of this lock stands for.
-    pub(crate) fn parse(&self, name: &[u8]) -> Option<(Kind, ClaimId)> {
+    pub(crate) fn kind(&self, name: &[u8]) -> Option<Kind> {
         let rest = std::str::from_utf8(name).ok()?.strip_prefix(&self.base)?;
-        let (letter, id) = rest.split_once('/')?;
-        let kind = match letter {
-            "p" => Kind::Permit,
-            "s" => Kind::Shared,
-            "u" => Kind::Marker,
-            "x" => Kind::Exclusive,
-            _ => return None,
-        };
-        Some((kind, id.parse().ok()?))
+        let (letter, _slot) = rest.split_once('/')?;
+        match letter {
+            "p" => Some(Kind::Permit),
+            "s" => Some(Kind::Shared),
+            "u" => Some(Kind::Marker),
+            "x" => Some(Kind::Exclusive),
+            _ => None,
+        }
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -207,16 +209,17 @@ mod tests {
         {
             let key = Key::new(text).unwrap();
             let names = keys.of(&key);
-            let id = ClaimId::from_bits(7);
-            let name = names.of(Kind::Shared, id);
+            let name = names.of(Kind::Shared, "1f", Slot::default());
+            let marker = names.marker(&name);
             assert_eq!(keys.key_of(name.as_bytes()), Some(key), "{name}");
-            assert_eq!(names.parse(name.as_bytes()), Some((Kind::Shared, id)), "{name}");
+            assert_eq!(names.kind(name.as_bytes()), Some(Kind::Shared), "{name}");
+            assert_eq!(names.kind(marker.as_bytes()), Some(Kind::Marker), "{marker}");
             let (start, end) = names.everything();
-            assert!(start < name && name < end, "{name}");
-            assert!(names.ended(id) < start);
+            assert!(start < name && name < end && start < marker && marker < end, "{name}");
+            assert!(names.ended(ClaimId::from_bits(7)) < start);
             let (start, end) = keys.listing(&KeyPrefix::new(text).unwrap());
             assert!(start <= name && name < end, "{name}");
-            assert!(Keys::behind(name.as_bytes()) > names.marker(id));
+            assert!(Keys::behind(name.as_bytes()) > marker);
             assert!(seen.insert(name));
         }
     }
@@ -226,7 +229,7 @@ mod tests {
         let (outer, inner) = (Keys::new("lock/".into()).unwrap(), Keys::new("lock/a/".into()).unwrap());
         let (start, end) = outer.of(&Key::new("a").unwrap()).everything();
         for text in ["x", "~x", "u", "pxyz"] {
-            let name = inner.of(&Key::new(text).unwrap()).of(Kind::Exclusive, ClaimId::from_bits(1));
+            let name = inner.of(&Key::new(text).unwrap()).of(Kind::Exclusive, "1", Slot::default());
             assert!(name < start || name >= end, "{name}");
         }
         assert!(Keys::new("lock".into()).is_err() && Keys::new("a/~x/".into()).is_err());

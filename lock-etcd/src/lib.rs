@@ -1,17 +1,24 @@
 //! The etcd backend of fencelock: locks on one etcd cluster, 3.4 or newer.
 //!
 //! # The protocol
-//! **Keys.** A claim is one key, named after its own id: `lock/<key>/~x/<id>` (exclusive), `~s/` (shared) or `~p/` (permit), by
-//! the mode that it joined with. Its value (JSON, see `record`) says what it is now and whether it is *granted*; the lease that it
-//! lies on is its lease. `~u/<id>` marks a claim that stands out of turn, an upgrade or a take-over, and lives and ends with it.
-//! `~d/<id>` remembers for an hour that a claim has ended.
+//! **Keys.** A claim is one key: `lock/<key>/~x/<client>.<slot>` (exclusive), `~s/` (shared) or `~p/` (permit), by the mode that
+//! it joined with. Its value (JSON, see `record`) has its id, what it is now and whether it is *granted*; the lease that it lies on
+//! is its lease. `~u/<client>.<slot>` marks a claim that stands out of turn, an upgrade or a take-over, and lives and ends with
+//! it. `~d/<id>` remembers for an hour that a claim has ended.
+//!
+//! **Names are used again** (`slots`), because etcd goes past every name that was ever used until it is compacted: one slot of a
+//! client on a lock is for one claim at a time. Only two requests go by the name alone, the join (which compares that the key is not
+//! there) and the client's own release. A slot is free again when its claim was released and every one of them was answered; else
+//! it is spoilt for ever. All other writes compare the mod revision, which no key ever has twice.
 //!
 //! **Order.** Claims stand in the order of their create revisions, or at a place that was taken over. Who is next is decided by
 //! `view`, as `LockState` decides it.
 //!
 //! **The join** is one transaction. Shared: are `~p/`, `~u/` and `~x/` empty? Exclusive: is everything empty? Then the claim is put
-//! as granted, else as queued (a try: not at all). It also compares that the id is neither there nor remembered as ended. An
-//! uncontended acquire, and its release, is one request each. Permits, take-overs and tries among them read the lock first and
+//! as granted, else as queued (a try: not at all). It also compares that its key is not there and its id not remembered as ended.
+//! An uncontended acquire, and its release, is one request each: what is to be done else is sent only where others were seen a
+//! short while ago (`front`), or after a refusal. A claim belongs to the client that asks for it: asked for by another one as well, it
+//! would be two in the queue. Permits, take-overs and tries among them read the lock first and
 //! write under the guard that nothing was written since.
 //!
 //! **The token** of a grant is the revision of the transaction that granted it, never the create revision: waiters are granted in
@@ -30,6 +37,10 @@
 //!   who conflicts may have come and gone, of whom nothing is left to compare.
 //! - *for the first of several readers: no reader's key is newer than the read.* A reader that joins when the last writer has
 //!   gone is granted past readers that wait; a floor above its token would fence it off.
+//!
+//! **The hand-over** of a holder that is alone may be one write (`handover`): its deletion and the grant of the one that this client
+//! saw behind it. It compares the mod revisions of both, and that there is no marker that was not seen. The own one says that nobody
+//! was let in since the holder came to be alone; and between the two there was nobody when both were read.
 //!
 //! **An upgrade** puts its marker first and reads in the same transaction. From then on nobody joins (the marker is in their way),
 //! no grant goes through that was decided before, and nobody decides a new one; so "I am the only holder", read after it, stays true.
@@ -77,6 +88,8 @@ mod convert;
 mod core;
 mod errors;
 mod etcd;
+mod front;
+mod handover;
 mod heartbeat;
 mod inspect;
 mod keeper;
@@ -93,6 +106,7 @@ mod renew;
 mod settle;
 #[cfg(test)]
 mod sim;
+mod slots;
 mod takeover;
 mod txn;
 mod view;

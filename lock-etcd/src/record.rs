@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{Claim, Mode};
+use lockcore::{Claim, ClaimId, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::wall_micros;
@@ -11,10 +11,11 @@ use crate::clock::wall_micros;
 /// The version of the format.
 const VERSION: u8 = 1;
 
-/// What is kept of a claim. Its id is in the key's name, its lease and its place in the queue are etcd's own.
+/// What is kept of a claim. Its lease and its place in the queue are etcd's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     v: u8,
+    pub(crate) id: ClaimId,
     pub(crate) mode: Mode,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<Arc<str>>,
@@ -74,6 +75,7 @@ impl Record {
     pub(crate) fn new(claim: &Claim, client: &str, lease: Duration) -> Record {
         Record {
             v: VERSION,
+            id: claim.id(),
             mode: claim.mode(),
             owner: claim.owner().cloned(),
             note: claim.note().cloned(),

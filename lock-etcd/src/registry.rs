@@ -7,7 +7,9 @@ use std::time::Duration;
 use lockcore::{Claim, ClaimId, Ending, Fence, Key, News};
 
 use crate::clock::Moment;
+use crate::keys::{Kind, Names};
 use crate::leases::Lease;
+use crate::slots::{Slot, Slots};
 
 const SHARDS: usize = 16;
 
@@ -17,6 +19,12 @@ pub(crate) struct Own {
     claim: Weak<Claim>,
     pub(crate) key: Key,
     pub(crate) name: String,
+    /// What its name is made of; `None` when another client made it.
+    pub(crate) slot: Option<Slot>,
+    /// How many requests that make or delete its key by the name alone were not answered.
+    unanswered: u32,
+    /// The write that let it in as the only holder, if it is known to have been that.
+    pub(crate) alone_by: Option<i64>,
     pub(crate) standing: Standing,
     /// The revision of the last write of its key that is known; a later one wins.
     pub(crate) modified: i64,
@@ -32,6 +40,29 @@ pub(crate) struct Own {
 }
 
 impl Own {
+    fn new(claim: &Arc<Claim>, name: String, lease: Arc<Lease>) -> Own {
+        Own {
+            claim: Arc::downgrade(claim),
+            key: claim.key().clone(),
+            name,
+            slot: None,
+            unanswered: 0,
+            alone_by: None,
+            standing: Standing::Joining,
+            modified: 0,
+            expires: Moment::now().plus(lease.ttl),
+            lease,
+            renewed: 0,
+            moving: false,
+            waiting: None,
+        }
+    }
+
+    /// Whether it holds alone, by the last write of its key that is known.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone_by == Some(self.modified)
+    }
+
     /// What is left at `now` of what its own requests have earned it. On a shared lease that may be less than what is left of
     /// the lease: the claim is taken out later than this, never sooner.
     pub(crate) fn left(&self, now: Moment) -> Duration {
@@ -52,12 +83,19 @@ pub(crate) enum Standing {
 ///
 /// A claim is here from before its first request, since its grant may be told before that is answered. It leaves when the
 /// server is known not to have it any more.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
+    /// The name under which the client hears of its claims, and which theirs begin with.
+    session: String,
+    slots: Slots,
     shards: [Mutex<HashMap<ClaimId, Own>>; SHARDS],
 }
 
 impl Registry {
+    pub(crate) fn new(session: String) -> Registry {
+        Registry { session, slots: Slots::default(), shards: Default::default() }
+    }
+
     pub(crate) fn get(&self, id: ClaimId) -> Option<Own> {
         self.shard(id).get(&id).cloned()
     }
@@ -66,21 +104,24 @@ impl Registry {
         self.shard(id).contains_key(&id)
     }
 
-    /// Puts in a claim whose first acquire goes out now.
-    pub(crate) fn join(&self, claim: &Arc<Claim>, name: String, lease: Arc<Lease>, waiting: Arc<Lease>) {
+    /// Puts in a claim whose first acquire goes out now; the name of its key.
+    pub(crate) fn join(
+        &self,
+        claim: &Arc<Claim>,
+        names: &Names,
+        lease: Arc<Lease>,
+        waiting: Arc<Lease>,
+    ) -> String {
+        let slot = self.slots.take(claim.key());
+        let name = names.of(Kind::of(claim.mode()), &self.session, slot);
         let own = Own {
-            claim: Arc::downgrade(claim),
-            key: claim.key().clone(),
-            name,
+            slot: Some(slot),
             standing: Standing::Joining,
-            modified: 0,
-            expires: Moment::now().plus(lease.ttl),
-            lease,
-            renewed: 0,
-            moving: false,
             waiting: Some(waiting),
+            ..Own::new(claim, name.clone(), lease)
         };
         self.shard(claim.id()).insert(claim.id(), own);
+        name
     }
 
     /// Puts in a claim that another client made.
@@ -92,18 +133,7 @@ impl Registry {
         fence: Fence,
         lease: Arc<Lease>,
     ) {
-        let own = Own {
-            claim: Arc::downgrade(claim),
-            key: claim.key().clone(),
-            name,
-            standing: Standing::Granted(fence),
-            modified,
-            expires: Moment::now().plus(lease.ttl),
-            lease,
-            renewed: 0,
-            moving: false,
-            waiting: None,
-        };
+        let own = Own { standing: Standing::Granted(fence), modified, ..Own::new(claim, name, lease) };
         self.shard(claim.id()).insert(claim.id(), own);
     }
 
@@ -141,16 +171,62 @@ impl Registry {
         self.update(id, |own| own.expires = own.expires.max(expires));
     }
 
+    /// A request is to go out that makes or deletes the claim's key by its name alone. `false` when the name is not the claim's
+    /// any more, and may be another one's.
+    pub(crate) fn asks_by_name(&self, id: ClaimId, name: &str) -> bool {
+        let mut shard = self.shard(id);
+        let own = shard.get_mut(&id).filter(|own| own.slot.is_some() && own.name == name);
+        own.map(|own| own.unanswered = own.unanswered.saturating_add(1)).is_some()
+    }
+
+    /// It was answered, and nothing of it can come any more.
+    pub(crate) fn told_by_name(&self, id: ClaimId, name: &str) {
+        self.update(id, |own| {
+            if own.name == name {
+                own.unanswered = own.unanswered.saturating_sub(1);
+            }
+        });
+    }
+
+    /// Forgets a claim of which something may still come, or of which that is not looked into.
     pub(crate) fn remove(&self, id: ClaimId) -> Option<Own> {
-        self.shard(id).remove(&id)
+        let own = self.shard(id).remove(&id)?;
+        if let Some(slot) = own.slot {
+            self.slots.spoil(&own.key, slot);
+        }
+        Some(own)
+    }
+
+    /// Forgets a claim whose key is surely not there. Its name is used again, if all that could make or delete it was answered.
+    pub(crate) fn vacate(&self, id: ClaimId) -> Option<Own> {
+        let own = self.shard(id).remove(&id)?;
+        match own.slot {
+            Some(slot) if own.unanswered == 0 => self.slots.free(&own.key, slot),
+            Some(slot) => self.slots.spoil(&own.key, slot),
+            None => {}
+        }
+        Some(own)
     }
 
     /// The claim was granted by the write of this revision: tells whoever waits.
     pub(crate) fn granted(&self, id: ClaimId, fence: Fence, modified: i64) {
         self.stands(id, Standing::Granted(fence), modified);
-        let claim = self.shard(id).get(&id).and_then(|own| own.claim.upgrade());
+        // News of a grant may be late: the key was deleted by hand since, and the claim has joined again.
+        let claim = self
+            .shard(id)
+            .get(&id)
+            .filter(|own| own.modified <= modified)
+            .and_then(|own| own.claim.upgrade());
         if let Some(claim) = claim {
+            self.is_alone_by(&claim, modified);
             claim.ring(News::Granted(fence));
+        }
+    }
+
+    /// The write of this revision let a claim in, in the mode that it joined with, or alone.
+    pub(crate) fn is_alone_by(&self, claim: &Claim, modified: i64) {
+        if claim.mode().is_exclusive() {
+            self.update(claim.id(), |own| own.alone_by = Some(modified));
         }
     }
 
@@ -211,7 +287,11 @@ impl Registry {
                     overdue.push((id, own.clone()));
                     return true;
                 }
-                own.claim.strong_count() > 0
+                let stays = own.claim.strong_count() > 0;
+                if let Some(slot) = own.slot.filter(|_| !stays) {
+                    self.slots.spoil(&own.key, slot);
+                }
+                stays
             });
         }
         overdue

@@ -1,15 +1,16 @@
-//! Letting go of exactly one's own claim, and handing over.
+//! Letting go of exactly one's own claim.
 
+use std::iter;
 use std::sync::Arc;
 
 use lockcore::{Claim, Release, Released, Result};
 
 use crate::clock::Moment;
-use crate::core::{Core, TRIES, crowded, oldest, oldest_view};
-use crate::errors::Trouble;
+use crate::core::{Core, TRIES, all, crowded, looked_up, oldest, oldest_view};
+use crate::errors::{Trouble, afterwards};
 use crate::keys::Names;
 use crate::registry::{Own, Standing};
-use crate::txn::{Txn, TxnOp, absent, delete, get, put, unchanged};
+use crate::txn::{Txn, TxnOp, absent, delete, get_range, put, unchanged};
 use crate::view::{Seen, View};
 
 /// How many ids one transaction remembers.
@@ -18,70 +19,119 @@ const REMEMBERED: usize = 100;
 impl Core {
     pub(crate) async fn release(&self, release: &Release) -> Result<Released> {
         let names = self.keys.of(release.claim.key());
-        if release.only_waiting {
-            return self.withdraw(&names, release).await;
+        match self.registry.get(release.claim.id()) {
+            Some(own) if !release.only_waiting && own.slot.is_some() => {
+                self.leave(&names, release, own).await
+            }
+            _ => self.withdraw(&names, release).await,
         }
-        let own = self.registry.get(release.claim.id());
-        let mut writes: Vec<TxnOp> = self.names_of(&names, &release.claim).into_iter().map(delete).collect();
-        writes.push(delete(names.marker(release.claim.id())));
-        if !release.answered {
-            writes.push(self.remember(&names, release).await?);
-        }
-        writes.extend(oldest(&names));
-        // No guard: the id is in the name, and a claim that has ended never comes back.
-        let answer = self.txn(Txn::new().and_then(writes)).await?;
-        let view = oldest_view(&names, answer.revision, &answer.gets);
-        if answer.deleted > 0 {
-            self.let_go(&names, release, own, view).await;
-            return Ok(Released::Released);
-        }
-        self.ended_before(&[&release.claim]).await;
-        self.let_go(&names, release, own, view).await;
-        Ok(Released::NotHeld)
     }
 
-    /// Lets go of a claim unless it is granted.
+    /// Deletes the key of a claim of this client, whatever it is by now: under this name there is no other one. First in the
+    /// way that is usual for what is known of it.
+    async fn leave(&self, names: &Names, release: &Release, own: Own) -> Result<Released> {
+        let claim = &release.claim;
+        let delete_own = || delete(own.name.as_str());
+        let heir = self.heir(names, release, &own).await;
+        let usual = match &heir {
+            Some(heir) => {
+                let writes = iter::once(delete_own()).chain(heir.writes.iter().cloned());
+                Some(Txn::new().when(heir.guard.clone()).and_then(writes.collect::<Vec<_>>()))
+            }
+            // Most of these have no marker, and if there is one it is seen.
+            None if release.answered && own.is_alone() => {
+                Some(Txn::new().and_then(iter::once(delete_own()).chain(oldest(names)).collect::<Vec<_>>()))
+            }
+            None => None,
+        };
+        let mut gone = false;
+        if let Some(usual) = usual {
+            match self.txn_by_name(claim.id(), &own.name, usual).await {
+                Some(Ok(answer)) => {
+                    gone = answer.deleted > 0;
+                    if let Some(heir) = heir.filter(|_| gone) {
+                        self.handed_over(names, release, own, heir, &answer).await;
+                        return Ok(Released::Released);
+                    }
+                    let view = oldest_view(names, answer.revision, &answer.gets);
+                    if gone && view.as_ref().is_ok_and(|view| !view.out_of_turn) {
+                        self.let_go(names, release, Some(own), view).await;
+                        return Ok(Released::Released);
+                    }
+                }
+                // Nobody can be let in just now. That is no reason to stay; and a full database says so of its last write, too.
+                Some(Err(trouble)) if trouble.lease_gone || trouble.is_full() => gone = trouble.is_full(),
+                Some(Err(trouble)) => return Err(trouble.into()),
+                None => return self.withdraw(names, release).await,
+            }
+        }
+        let mut writes = vec![delete_own(), delete(names.marker(&own.name))];
+        if !release.answered {
+            writes.push(self.remember(names, release).await?);
+        }
+        writes.extend(oldest(names));
+        let left = self.txn_by_name(claim.id(), &own.name, Txn::new().and_then(writes)).await;
+        let Some(left) = left else { return self.withdraw(names, release).await };
+        let answer =
+            left.map_err(|trouble| if gone { afterwards(trouble.error()) } else { trouble.into() })?;
+        gone |= answer.deleted > 0;
+        if !gone {
+            self.ended_before(&[claim]).await;
+        }
+        let view = oldest_view(names, answer.revision, &answer.gets);
+        self.let_go(names, release, Some(own), view).await;
+        Ok(if gone { Released::Released } else { Released::NotHeld })
+    }
+
+    /// Lets go of a claim that waits, or that another client made: only as it was last read.
     async fn withdraw(&self, names: &Names, release: &Release) -> Result<Released> {
         let id = release.claim.id();
         let asked = Moment::now();
         for _ in 0..TRIES {
-            let found = self.look_up(names, release).await?;
-            if found.as_ref().is_some_and(Seen::is_granted) {
+            let look = Txn::new().and_then([self.look(names, id)]);
+            let answer = self.txn(look).await.map_err(Trouble::beforehand)?;
+            let found = looked_up(names, id, &answer, answer.gets.first())?;
+            if release.only_waiting && found.as_ref().is_some_and(Seen::is_granted) {
                 let view = self.read(names).await?;
                 let Some(seen) = view.find(id) else { continue };
                 let Some(lease) = self.lease(&view, seen, asked).await? else { continue };
                 self.registry.stands(id, Standing::Granted(lease.fence), seen.modified);
                 return Ok(Released::Granted(lease));
             }
-            let mut guard = Vec::with_capacity(3);
+            let own = self.registry.get(id);
+            let mut guard = Vec::with_capacity(1);
             let mut writes: Vec<TxnOp> = Vec::with_capacity(5);
             if let Some(seen) = &found {
                 guard.push(unchanged(&seen.name, seen.modified));
                 writes.push(delete(seen.name.as_str()));
-                writes.push(delete(names.marker(id)));
-            } else {
-                guard.extend(self.names_of(names, &release.claim).into_iter().map(absent));
+                writes.push(delete(names.marker(&seen.name)));
+            } else if let Some(own) = own.as_ref().filter(|own| own.slot.is_some()) {
+                guard.push(absent(own.name.as_str()));
+                writes.push(delete(names.marker(&own.name)));
             }
-            let ended_before = found.is_none() && self.registry.knows(id);
-            if !release.answered || ended_before {
+            if !release.answered || (found.is_none() && own.is_some()) {
                 writes.push(self.remember(names, release).await?);
             }
-            writes.extend(oldest(names));
+            // Under which name it may have come since is not known; once its end is remembered it comes no more.
+            let anywhere = found.is_none() && own.is_none();
+            if anywhere {
+                writes.push(get_range(names.everything()));
+            } else {
+                writes.extend(oldest(names));
+            }
             let answer = self.txn(Txn::new().when(guard).and_then(writes)).await?;
-            if answer.succeeded {
-                let view = oldest_view(names, answer.revision, &answer.gets);
-                self.let_go(names, release, self.registry.get(id), view).await;
+            let view = if anywhere {
+                all(names, &answer, answer.gets.first())
+            } else {
+                oldest_view(names, answer.revision, &answer.gets)
+            };
+            let has_come = anywhere && view.as_ref().is_ok_and(|view| view.find(id).is_some());
+            if answer.succeeded && !has_come {
+                self.let_go(names, release, own, view).await;
                 return Ok(if found.is_some() { Released::Released } else { Released::NotHeld });
             }
         }
         Err(crowded())
-    }
-
-    async fn look_up(&self, names: &Names, release: &Release) -> Result<Option<Seen>> {
-        let looks: Vec<TxnOp> = self.names_of(names, &release.claim).into_iter().map(get).collect();
-        let answer = self.txn(Txn::new().and_then(looks)).await.map_err(Trouble::beforehand)?;
-        let found = answer.gets.iter().find_map(|get| get.kvs.first());
-        found.map(|kv| Seen::read(names, kv)).transpose()
     }
 
     /// The write that remembers the id, for a copy of an acquire that may still be under way.
@@ -114,12 +164,11 @@ impl Core {
     /// What follows a release: the next claims are granted, if they can be read, and what the client kept for this one is
     /// given back.
     async fn let_go(&self, names: &Names, release: &Release, own: Option<Own>, view: Result<View>) {
+        self.registry.vacate(release.claim.id());
         match view {
-            Ok(view) if !view.claims.is_empty() || !view.complete => self.hand_over(names, view).await,
-            Ok(_) => {}
+            Ok(view) => self.hand_over(names, release.claim.key(), view).await,
             Err(error) => tracing::debug!(lock = names.as_str(), %error, "nobody can be next"),
         }
-        self.registry.remove(release.claim.id());
         if let Some(own) = own {
             self.give_back(own).await;
         }

@@ -224,7 +224,7 @@ impl Core {
         record.client.clone_from(&self.session);
         let mut writes = vec![put(seen.name.as_str(), record.encode(), lease.id)];
         if record.marked {
-            writes.push(put(names.marker(seen.id), "", lease.id));
+            writes.push(put(names.marker(&seen.name), "", lease.id));
         }
         let guard = [unchanged(&seen.name, seen.modified)];
         self.registry.update(seen.id, |own| {

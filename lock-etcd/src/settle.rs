@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use lockcore::{Claim, ClaimId, Mode, Result};
 use tokio::time::sleep;
 
-use crate::core::Core;
+use crate::core::{AT_ONCE, Core};
 use crate::errors::Trouble;
 use crate::keys::{Kind, Names};
 use crate::news;
+use crate::record::Record;
 use crate::txn::{Compare, Txn, TxnOp, nothing_new, put, rewrite, unchanged};
 use crate::view::{Next, Seen, View};
 
@@ -33,8 +35,8 @@ impl Core {
             match view.next() {
                 Next::Nobody => return Ok(view),
                 Next::Unknown => view = self.read(names).await?,
-                Next::Grant(at) => {
-                    if !self.grant_next(names, &mut view, at).await? {
+                Next::Grant(first) => {
+                    if !self.grant_all(names, &mut view, first).await? {
                         // Another is at it. A crowd that goes on all at once would read the lock as often as it has claims.
                         sleep(pause.mul_f64(fastrand::f64())).await;
                         pause = (2 * pause).min(PAUSE_MAX);
@@ -48,22 +50,50 @@ impl Core {
         }
     }
 
-    /// Like [`settle`](Self::settle), for an operation that is done already: a failure costs a waiter its slow poll.
-    pub(crate) async fn hand_over(&self, names: &Names, view: View) {
-        if let Err(error) = self.settle(names, view).await {
-            tracing::debug!(lock = names.as_str(), %error, "a hand-over is left to the next who looks");
+    /// Writes the grant of the claim that is next, and with it those of the readers right behind who come beside others; `false`
+    /// when something has changed since the view.
+    async fn grant_all(&self, names: &Names, view: &mut View, first: usize) -> Result<bool> {
+        let all = view.with_readers(first, &self.session);
+        let seen = view.clone();
+        let mut granting = Vec::with_capacity(all.len());
+        for &at in &all {
+            granting.push(self.grant_one(names, &seen, at));
         }
+        let mut granting = stream::iter(granting).buffered(AT_ONCE);
+        let mut all_done = Ok(true);
+        // Each is told as soon as those ahead of it were, whatever became of them.
+        for at in all {
+            let (record, revision) = match granting.next().await {
+                Some(Ok(Some(granted))) => granted,
+                Some(Err(error)) => {
+                    all_done = Err(error);
+                    continue;
+                }
+                Some(Ok(None)) | None => {
+                    all_done = all_done.map(|_| false);
+                    continue;
+                }
+            };
+            view.grant(at, record, revision);
+            let Some(seen) = view.claims.get(at).filter(|seen| seen.record.client == self.session) else {
+                continue;
+            };
+            if let Some(fence) = view.fence(seen) {
+                self.registry.granted(seen.id, fence, revision);
+            }
+        }
+        all_done
     }
 
-    /// Writes the grant of one claim; `false` when something has changed since the view.
+    /// Writes the grant of one claim: as what, and by which revision; `None` when something has changed since the view.
     ///
     /// Guarded by the claim's own last write, so that a claim that was released, broken or granted since is not touched; and by
     /// the markers, so that no upgrade or take-over is overlooked that was written since. Its lease stays what it is.
     ///
     /// A reader that joins meanwhile need not wait behind readers that do. The first of these is guarded by that, or its floor
     /// would be above the token of the other: all later ones have tokens above the first one's, and are guarded by it.
-    async fn grant_next(&self, names: &Names, view: &mut View, at: usize) -> Result<bool> {
-        let Some(seen) = view.claims.get(at).cloned() else { return Ok(false) };
+    async fn grant_one(&self, names: &Names, view: &View, at: usize) -> Result<Option<(Record, i64)>> {
+        let Some(seen) = view.claims.get(at) else { return Ok(None) };
         let mut record = seen.record.clone();
         // An upgraded holder is alone: its floor is its token.
         let floor = if seen.is_granted() { 0 } else { view.floor() };
@@ -80,35 +110,84 @@ impl Core {
                 None => nothing_new(names.all(Kind::Shared), view.revision),
             });
         }
-        let value = record.encode();
-        let mut written = self.write_grant(guard.clone(), &seen, &value, floor).await;
+        let mut written = self.write_grant(guard.clone(), seen, &record, floor).await;
         if written.as_ref().is_err_and(|trouble| trouble.lease_gone) {
-            written = self.write_grant(guard, &seen, &value, floor).await;
+            written = self.write_grant(guard, seen, &record, floor).await;
         }
-        let Some(revision) = written? else { return Ok(false) };
-        view.grant(at, record, revision);
-        if seen.record.client == self.session
-            && let Some(fence) = view.claims.get(at).and_then(|seen| view.fence(seen))
-        {
-            self.registry.granted(seen.id, fence, revision);
-        }
-        Ok(true)
+        Ok(written?.map(|revision| (record, revision)))
     }
 
     async fn write_grant(
         &self,
         guard: Vec<Compare>,
         seen: &Seen,
-        value: &[u8],
+        record: &Record,
         floor: u64,
     ) -> Result<Option<i64>, Trouble> {
-        let mut writes: Vec<TxnOp> = vec![rewrite(seen.name.as_str(), value)];
+        let writes = self.granting(seen, record, floor).await?;
+        let answer = self.txn(Txn::new().when(guard).and_then(writes)).await?;
+        Ok(answer.succeeded.then_some(answer.revision))
+    }
+
+    /// The writes that grant a claim: its value, and a message to its client. Its lease stays what it is.
+    pub(crate) async fn granting(
+        &self,
+        seen: &Seen,
+        record: &Record,
+        floor: u64,
+    ) -> Result<Vec<TxnOp>, Trouble> {
+        let mut writes: Vec<TxnOp> = vec![rewrite(seen.name.as_str(), record.encode())];
         if seen.record.client != self.session {
             let memory = self.leases.memory().await?;
             let message = news::granted(seen.id, floor);
             writes.push(put(self.keys.news(&seen.record.client), message, memory));
         }
-        let answer = self.txn(Txn::new().when(guard).and_then(writes)).await?;
-        Ok(answer.succeeded.then_some(answer.revision))
+        Ok(writes)
+    }
+}
+
+impl View {
+    /// The claim at this position, which is next. If readers hold already, and no permit bounds how many may, also the readers
+    /// right behind it, who come in beside them whatever becomes of each other: as long as all are this client's, which tells
+    /// them in their order.
+    pub(crate) fn with_readers(&self, first: usize, client: &str) -> Vec<usize> {
+        let mut all = vec![first];
+        let reads = |seen: &Seen| {
+            seen.record.mode == Mode::Shared && !seen.is_granted() && seen.record.client == client
+        };
+        let Some(place) = self.claims.get(first).filter(|seen| reads(seen)).map(Seen::place) else {
+            return all;
+        };
+        let only_readers = self.holders().all(|seen| seen.record.mode == Mode::Shared);
+        if self.oldest().is_none() || !only_readers {
+            return all;
+        }
+        let mut behind: Vec<(usize, &Seen)> = self.claims.iter().enumerate().collect();
+        behind.retain(|(_, seen)| !seen.is_granted() && seen.place() > place);
+        behind.sort_by_key(|(_, seen)| seen.place());
+        all.extend(behind.into_iter().take_while(|(_, seen)| reads(seen)).map(|(at, _)| at));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::view::Next;
+    use crate::view::tests::view;
+
+    #[test]
+    fn readers_come_in_together_beside_readers_only() {
+        let together = |text: &str| {
+            let view = view(text);
+            let Next::Grant(first) = view.next() else { panic!("{text}") };
+            let all = view.with_readers(first, "c");
+            all.into_iter().map(|at| view.claims[at].created).collect::<Vec<_>>()
+        };
+        assert_eq!(together("S1 s7 s5 x8 s9"), [5, 7]);
+        assert_eq!(together("s5 s7"), [5], "the first one's token is the floor of the others");
+        assert_eq!(together("S1 P4.2 s5 s7"), [5], "there are four at most");
+        assert_eq!(together("S1 P4.5 s7"), [7]);
+        let view = view("S1 s5 s7");
+        assert_eq!(view.with_readers(1, "another"), [1], "these hear of it by news");
     }
 }

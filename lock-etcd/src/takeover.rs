@@ -123,13 +123,13 @@ impl Core {
         }
         let mut writes = vec![put(name, record.encode(), lease.id)];
         if record.marked {
-            writes.push(put(names.marker(claim.id()), "", lease.id));
+            writes.push(put(names.marker(name), "", lease.id));
         }
         if !plan.replaced.is_empty() {
             let memory = self.leases.memory().await?;
             writes.extend(self.endings(names, &plan.replaced, Ending::TakenOver, memory));
         }
-        match self.txn(Txn::new().when(guard).and_then(writes)).await {
+        match self.txn_to_join(claim.id(), name, Txn::new().when(guard).and_then(writes)).await {
             Ok(answer) if answer.succeeded => Ok(Entered::At(answer.revision)),
             Ok(_) => Ok(Entered::Changed),
             Err(trouble) if trouble.lease_gone => Ok(Entered::NoLease),
@@ -166,7 +166,7 @@ impl Core {
         let mut messages: Vec<(&str, String)> = Vec::new();
         for seen in ended {
             writes.push(delete(seen.name.as_str()));
-            writes.push(delete(names.marker(seen.id)));
+            writes.push(delete(names.marker(&seen.name)));
             writes.push(put(names.ended(seen.id), news::ended(seen.id, ending), memory));
             if seen.record.client == self.session {
                 continue;

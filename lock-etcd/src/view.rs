@@ -25,13 +25,13 @@ impl Seen {
     /// # Errors
     /// `Conflict` for data that is not ours.
     pub(crate) fn read(names: &Names, kv: &KeyValue) -> Result<Seen> {
-        let parsed = names.parse(&kv.key).zip(Record::decode(&kv.value));
-        let Some(((_, id), record)) = parsed else {
+        let parsed = names.kind(&kv.key).zip(Record::decode(&kv.value));
+        let Some((_, record)) = parsed else {
             let name = String::from_utf8_lossy(&kv.key);
             return Err(Error::new(ErrorKind::Conflict, format!("{name} holds data that is not ours")));
         };
         Ok(Seen {
-            id,
+            id: record.id,
             name: String::from_utf8_lossy(&kv.key).into_owned(),
             created: kv.created,
             modified: kv.modified,
@@ -51,7 +51,7 @@ impl Seen {
     }
 
     /// Where it stands in the queue.
-    fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         match self.record.place {
             None => Place { rank: 1, at: self.created },
             Some(Place { rank, at: 0 }) => Place { rank, at: self.created },
@@ -117,7 +117,7 @@ impl View {
     pub(crate) fn read(names: &Names, revision: i64, kvs: &[KeyValue], complete: bool) -> Result<View> {
         let mut view = View { revision, complete, ..View::default() };
         for kv in kvs {
-            if matches!(names.parse(&kv.key), Some((Kind::Marker, _))) {
+            if names.kind(&kv.key) == Some(Kind::Marker) {
                 view.out_of_turn = true;
             } else {
                 view.claims.push(Seen::read(names, kv)?);
@@ -254,7 +254,7 @@ fn is_owners(seen: &Seen, owner: Option<&str>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     /// `S5` a shared holder created at 5, `x7` a waiting exclusive claim, `P3.9` a permit of three; `!` upgrades.
-    fn view(text: &str) -> View {
+    pub(crate) fn view(text: &str) -> View {
         let claims = text.split_whitespace().map(seen).collect();
         View { revision: 100, claims, out_of_turn: false, complete: true }
     }

@@ -6,14 +6,14 @@ use lockcore::{ClaimId, Mode};
 
 use super::store::Store;
 use crate::record::Record;
+use crate::txn::KeyValue;
 
 /// Who holds together on the server and must not, if anybody does: these conflict, or one was let in past an upgrade.
 pub(super) fn conflict(store: &Store) -> Option<String> {
     let mut holders: BTreeMap<&str, Vec<(&str, Mode)>> = BTreeMap::new();
     for (name, kv) in &store.keys {
         let Some((lock, claim)) = name.split_once("/~") else { continue };
-        let is_claim = ["x/", "s/", "p/"].iter().any(|kind| claim.starts_with(kind));
-        let Some(record) = Record::decode(&kv.value).filter(|_| is_claim) else { continue };
+        let Some(record) = claim_of(kv) else { continue };
         if record.granted.is_some() {
             holders.entry(lock).or_default().push((claim, record.mode));
         }
@@ -48,22 +48,31 @@ fn overtaken(store: &Store) -> Option<String> {
     };
     holders().filter(|&(.., upgrading)| upgrading).find_map(|(name, ..)| {
         let (lock, claim) = name.split_once("/~")?;
-        let (_, id) = claim.split_once('/')?;
-        let begun = store.keys.get(&format!("{lock}/~u/{id}"))?.modified;
+        let (_, slot) = claim.split_once('/')?;
+        let begun = store.keys.get(&format!("{lock}/~u/{slot}"))?.modified;
         let beside = |other: &str| other != name && other.split_once("/~").is_some_and(|(of, _)| of == lock);
         let (late, token, _) = holders().find(|&(other, token, _)| beside(other) && token > begun)?;
         Some(format!("{late} was let in at {token}, past the upgrade of {name} at {begun}"))
     })
 }
 
+/// The claim that a key is, if it is one.
+pub(super) fn claim_of(kv: &KeyValue) -> Option<Record> {
+    let name = str::from_utf8(&kv.key).ok()?;
+    let is_claim = ["/~x/", "/~s/", "/~p/"].iter().any(|kind| name.contains(kind));
+    Record::decode(&kv.value).filter(|_| is_claim)
+}
+
+/// The name of the key of this claim.
+pub(super) fn name_of(store: &Store, id: ClaimId) -> Option<&String> {
+    let is_it = |kv: &KeyValue| claim_of(kv).is_some_and(|record| record.id == id);
+    store.keys.iter().find(|(_, kv)| is_it(kv)).map(|(name, _)| name)
+}
+
 /// How the claim of this id holds, if it does.
 pub(super) fn holder(store: &Store, id: ClaimId) -> Option<Mode> {
-    let record = ["x", "s", "p"].iter().find_map(|kind| {
-        let end = format!("/~{kind}/{id}");
-        let kv = store.keys.iter().find(|(name, _)| name.ends_with(&end))?.1;
-        Record::decode(&kv.value)
-    });
-    record.filter(|record| record.granted.is_some()).map(|record| record.mode)
+    let record = claim_of(store.keys.get(name_of(store, id)?)?)?;
+    record.granted.map(|_| record.mode)
 }
 
 /// Whether the claim was broken or replaced: its holder may not know yet.

@@ -5,7 +5,7 @@
 //! break, and what is written meanwhile is not told. Keys vanish while their leases live, leases are revoked by others, and a
 //! new leader gives all of them their whole length again. Reads are never stale: all of ours are linearizable.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use lockcore::ClaimId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::check::{conflict, ended_by_others};
+use super::check::{claim_of, conflict, ended_by_others, holder};
 use super::store::Store;
 use super::without::Without;
 use crate::errors::Trouble;
@@ -39,6 +39,10 @@ struct State {
     watched: BTreeSet<String>,
     /// When claims were ended by others, on purpose: their holders may not know at once.
     forced: HashMap<ClaimId, Duration>,
+    /// Those of them that had been granted.
+    granted: HashSet<ClaimId>,
+    /// Those that have joined again, and may still be told of the grant before.
+    revived: HashMap<ClaimId, Duration>,
     /// What was wrong with the state of a lock, first.
     wrong: Option<String>,
 }
@@ -86,26 +90,35 @@ impl SimKv {
         let now = self.elapsed();
         let mut state = self.state();
         // In the order of their creation: their names are random.
-        let mut claims: Vec<(i64, String, i64)> = state.claims().collect();
+        let mut claims: Vec<(i64, String, i64, ClaimId)> = state.claims().collect();
         claims.sort_unstable();
-        let Some((_, name, lease)) = random.choice(claims.clone()) else { return };
+        let Some((_, name, lease, id)) = random.choice(claims.clone()) else { return };
         if random.bool() {
             let marker = name.replace("/~x/", "/~u/").replace("/~s/", "/~u/").replace("/~p/", "/~u/");
-            state.force(claim_of(&name), now);
+            state.force(id, now);
             state.store.keys.remove(&name);
             state.store.keys.remove(&marker);
             state.store.revision += 1;
         } else {
-            for (_, name, _) in claims.into_iter().filter(|&(.., on)| on == lease) {
-                state.force(claim_of(&name), now);
+            for (.., id) in claims.into_iter().filter(|&(_, _, on, _)| on == lease) {
+                state.force(id, now);
             }
             state.store.revoke(lease);
             state.tell_deleted();
         }
     }
 
+    /// When a claim was ended on purpose, if it is not there again.
+    pub(super) fn ended(&self, id: ClaimId) -> Option<Duration> {
+        self.state().forced.get(&id).copied()
+    }
+
+    /// When claims were ended on purpose, of which somebody may believe since that they hold.
     pub(super) fn forced(&self) -> HashMap<ClaimId, Duration> {
-        self.state().forced.clone()
+        let state = self.state();
+        let mut forced = state.forced.clone();
+        forced.extend(&state.revived);
+        forced
     }
 
     /// The first lock that was seen in a state that must not be.
@@ -151,8 +164,9 @@ impl SimKv {
         let taken = if answer.succeeded { &txn.then } else { &txn.otherwise };
         for op in taken {
             let TxnOp::Put { name, value, .. } = op else { continue };
-            if name.contains("/~d/") && matches!(value.first(), Some(b'B' | b'T')) {
-                state.force(claim_of(name), now);
+            let ended = name.split_once("/~d/").and_then(|(_, id)| id.parse().ok());
+            if let Some(id) = ended.filter(|_| matches!(value.first(), Some(b'B' | b'T'))) {
+                state.force(id, now);
             }
             let news = News::Written { value: value.clone(), revision: answer.revision };
             state.tell(name, &news);
@@ -188,33 +202,31 @@ impl State {
     }
 
     /// The claims that are there: since when, under which name, on which lease.
-    fn claims(&self) -> impl Iterator<Item = (i64, String, i64)> {
-        let is_claim = |name: &str| ["/~x/", "/~s/", "/~p/"].iter().any(|kind| name.contains(kind));
-        let claims = self.store.keys.iter().filter(move |(name, _)| is_claim(name));
-        claims.map(|(name, kv)| (kv.created, name.clone(), kv.lease))
+    fn claims(&self) -> impl Iterator<Item = (i64, String, i64, ClaimId)> {
+        let claim =
+            |(name, kv): (&String, &KeyValue)| Some((kv.created, name.clone(), kv.lease, claim_of(kv)?.id));
+        self.store.keys.iter().filter_map(claim)
     }
 
-    /// A claim that somebody deleted may join again, if it was never told that it had joined. What was broken or replaced never
+    /// A claim that somebody deleted may join again, if it was never told that it had joined, or been granted. What was broken or replaced never
     /// comes back.
     fn look_at_new(&mut self, revision: i64) {
-        let new: Vec<String> =
-            self.claims().filter(|&(created, ..)| created == revision).map(|(_, name, _)| name).collect();
-        for id in new.iter().filter_map(|name| claim_of(name)) {
-            self.forced.remove(&id);
+        let new: Vec<ClaimId> =
+            self.claims().filter(|&(created, ..)| created == revision).map(|(.., id)| id).collect();
+        for id in new {
+            if let Some(ended) = self.forced.remove(&id).filter(|_| self.granted.contains(&id)) {
+                self.revived.entry(id).or_insert(ended);
+            }
             if ended_by_others(&self.store, id) {
                 self.wrong.get_or_insert_with(|| format!("{id} came back after its end"));
             }
         }
     }
 
-    fn force(&mut self, id: Option<ClaimId>, now: Duration) {
-        if let Some(id) = id {
-            self.forced.entry(id).or_insert(now);
+    fn force(&mut self, id: ClaimId, now: Duration) {
+        self.forced.entry(id).or_insert(now);
+        if holder(&self.store, id).is_some() {
+            self.granted.insert(id);
         }
     }
-}
-
-/// The claim that a key is named after.
-pub(super) fn claim_of(name: &str) -> Option<ClaimId> {
-    name.rsplit('/').next()?.parse().ok()
 }

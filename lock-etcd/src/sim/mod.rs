@@ -97,20 +97,12 @@ fn seeds_that_were_wrong_once_are_right() {
 }
 
 /// Rarer mistakes need the orders that `stories` plays.
-fn random_work_notices(without: Without) {
-    let wrong = (0..1000).find_map(|seed| Some((seed, play(seed, Some(without)).err()?)));
-    let (seed, wrong) = wrong.expect("the guard is needed");
-    println!("seed {seed}: {}", wrong.lines().next().unwrap_or_default());
-}
-
 #[test]
 fn random_work_notices_that_the_mod_revision_is_not_compared() {
-    random_work_notices(Without::ModRevision);
-}
-
-#[test]
-fn random_work_notices_that_the_markers_are_not_compared() {
-    random_work_notices(Without::Markers);
+    let without = Some(Without::ModRevision);
+    let wrong = (0..1000).find_map(|seed| Some((seed, play(seed, without).err()?)));
+    let (seed, wrong) = wrong.expect("the guard is needed");
+    println!("seed {seed}: {}", wrong.lines().next().unwrap_or_default());
 }
 
 #[test]
@@ -119,7 +111,7 @@ fn a_waiter_whose_turn_has_come_unseen_is_renewed() {
         let kv = SimKv::new(None);
         let (_switch, goes_on) = watch::channel(true);
         let link = Link::new(SimClient::new(&kv, fastrand::Rng::new(), goes_on), Duration::from_secs(2));
-        let backend = play::backend(link).await.unwrap();
+        let backend = play::backend(link, 0).await.unwrap();
         let claim = |seconds| {
             let ttl = Duration::from_secs(seconds);
             Arc::new(Claim::new(Key::new("k").unwrap(), Mode::Exclusive, ttl).with_waiter_ttl(ttl))

@@ -16,7 +16,7 @@ use lockcore::{ClaimId, Mode};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::check::{conflict, ended_by_others, holder};
+use super::check::{conflict, ended_by_others, holder, name_of};
 use super::play::backend;
 use super::store::Store;
 use super::without::Without;
@@ -107,7 +107,7 @@ async fn play_one(
     let mut tasks = Vec::new();
     for (client, story) in stories.iter().enumerate() {
         let link = Link::new(Seat { table: table.clone(), client }, Duration::from_secs(1000));
-        let backend = backend(link).await.map_err(|error| error.to_string())?;
+        let backend = backend(link, client).await.map_err(|error| error.to_string())?;
         let stage = Stage { backend, client, joined: from == From::Queue, table: table.clone() };
         tasks.push(tokio::spawn(story(stage)));
         sleep(STEP).await;
@@ -282,11 +282,7 @@ impl Stage {
         loop {
             let (is_holder, is_there) = {
                 let inner = self.table.inner();
-                let is_there = inner
-                    .store
-                    .keys
-                    .keys()
-                    .any(|name| holds_a_place(name) && super::kv::claim_of(name) == Some(id));
+                let is_there = name_of(&inner.store, id).is_some();
                 (holder(&inner.store, id) == Some(mode), is_there)
             };
             if is_holder || !is_there {

@@ -52,7 +52,7 @@ pub(super) fn play(seed: u64, without: Option<Without>) -> std::result::Result<S
             // Some are so patient that they see answers to what was asked before they stood still.
             let patience = Duration::from_secs(if random.u8(..4) == 0 { 30 } else { 2 });
             let link = Link::new(SimClient::new(&kv, random.fork(), goes_on.clone()), patience);
-            let backend = backend(link).await.map_err(|error| error.to_string())?;
+            let backend = backend(link, client).await.map_err(|error| error.to_string())?;
             let locks = LockClient::builder(backend.clone())
                 .request_timeout(patience)
                 .waiter_ttl(Duration::from_secs(random.u64(2..6)))
@@ -104,10 +104,12 @@ pub(super) fn play(seed: u64, without: Option<Without>) -> std::result::Result<S
     })
 }
 
-pub(super) async fn backend(link: Link) -> Result<Arc<EtcdBackend>> {
+/// A backend whose session has this number.
+pub(super) async fn backend(link: Link, session: usize) -> Result<Arc<EtcdBackend>> {
     let keys = Keys::new("lock/".into())?;
     let capabilities = checks::capabilities(Duration::from_secs(2), true);
-    connect::begin(link, keys, capabilities, Duration::from_secs(5), "simulated".into()).await
+    let session = format!("client{session}");
+    connect::begin(link, keys, session, capabilities, Duration::from_secs(5), "simulated".into()).await
 }
 
 async fn sweep(kv: Arc<SimKv>) {

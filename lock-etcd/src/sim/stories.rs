@@ -173,6 +173,25 @@ fn gives_up(stage: Stage) -> Told {
     })
 }
 
+/// Does not wait for the answer to its release, which may be done at any time, and comes again.
+fn leaves_and_comes_again(stage: Stage) -> Told {
+    Box::pin(async move {
+        let first = Arc::new(claim(&stage, Mode::Exclusive));
+        stage.join(&first, false).await;
+        stage.leave(first.id());
+        let release = Release { claim: first.clone(), answered: true, only_waiting: false };
+        // It may be served before it is given up.
+        drop(timeout(3 * LOOK, stage.backend.clone().release(vec![release])).await);
+        stage.release(&first, true, false).await;
+        let id = ClaimId::from_bits(0x2222 << (16 * stage.client));
+        let second = Arc::new(claim(&stage, Mode::Exclusive).with_id(id));
+        stage.join(&second, false).await;
+        // While it holds, what is late may be done.
+        stage.backend.clone().inspect(key()).await.unwrap();
+        assert_eq!(stage.release(&second, true, false).await, Released::Released);
+    })
+}
+
 fn breaks(stage: Stage) -> Told {
     Box::pin(async move {
         stage.opens().await;
@@ -197,7 +216,7 @@ fn wrong(from: From, stories: &[Story], without: Without) -> String {
 #[test]
 fn three_join_and_are_served() {
     fine(From::Nothing, &[exclusive, exclusive, exclusive]);
-    fine(From::Nothing, &[exclusive, shared, shared_with_heartbeat]);
+    fine(From::Nothing, &[exclusive, shared, shared]);
     fine(From::Queue, &[exclusive, shared_with_heartbeat, shared_with_heartbeat]);
 }
 
@@ -219,7 +238,8 @@ fn upgrades_are_alone() {
 
 #[test]
 fn downgrades_let_in_whom_they_can() {
-    fine(From::Nothing, &[downgrades, shared, exclusive]);
+    fine(From::Nothing, &[downgrades, shared]);
+    fine(From::Queue, &[downgrades, shared_with_heartbeat, exclusive]);
 }
 
 #[test]
@@ -235,12 +255,20 @@ fn take_overs_and_breaks_end_what_they_name() {
 fn whoever_gives_up_leaves_nothing() {
     fine(From::Nothing, &[gives_up, exclusive, shared]);
     fine(From::Nothing, &[exclusive, withdraws, shared]);
+    fine(From::Nothing, &[leaves_and_comes_again, exclusive]);
+    fine(From::Queue, &[leaves_and_comes_again, exclusive]);
 }
 
 #[test]
 fn without_the_mod_revision_two_are_inside() {
     let wrong = wrong(From::Nothing, &[upgrades_and_renews, shared], Without::ModRevision);
     assert!(wrong.contains("inside") || wrong.contains("together"), "{wrong}");
+}
+
+#[test]
+fn without_the_markers_one_is_let_in_past_an_upgrade() {
+    let wrong = wrong(From::Queue, &[shared, upgrades, withdraws, shared], Without::Markers);
+    assert!(wrong.contains("past the upgrade") || wrong.contains("together"), "{wrong}");
 }
 
 #[test]

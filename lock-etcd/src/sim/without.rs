@@ -6,7 +6,7 @@ use crate::txn::{Compare, Is, Txn, TxnOp};
 /// A guard that is taken out of every transaction on its way to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Without {
-    /// A claim's key is compared by its creation, which a later write keeps, instead of by its last write.
+    /// That a claim's key is there is enough, whatever its last write was.
     ModRevision,
     /// Markers that are newer than what was read do not matter.
     Markers,
@@ -26,7 +26,6 @@ impl Without {
 
     fn lets_pass(self, store: &Store, compare: &Compare) -> bool {
         match self {
-            // A claim's id is in its name, and it is created once: to be there is to be created then.
             Without::ModRevision => {
                 matches!(compare.is, Is::ModifiedAt(_)) && store.keys.contains_key(&compare.start)
             }

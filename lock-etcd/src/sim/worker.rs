@@ -216,7 +216,7 @@ impl Worker {
 
     /// What had ended before it was asked for is not renewed.
     fn renewed(&self, id: ClaimId, asked: Duration, outcome: Result<()>) -> Result<()> {
-        let ended = self.kv.forced().get(&id).copied();
+        let ended = self.kv.ended(id);
         if usual(outcome)?.is_some() && ended.is_some_and(|ended| ended < asked) {
             let message = format!("{id} was renewed at {asked:?}, and had ended at {ended:?}");
             return Err(Error::new(ErrorKind::Other, message));

@@ -12,7 +12,7 @@ use lockcore::{
 use testbed::{EtcdServer, Proxy, wait_for};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{connect, join, kept, raw, release, renew};
+use crate::{connect, join, kept, key_of, raw, release, renew};
 
 const TTL: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_millis(700);
@@ -115,9 +115,8 @@ async fn a_late_copy_of_a_shorter_renewal_cuts_no_lease() {
     let claim = kept("k", Mode::Exclusive, TTL);
     assert!(matches!(join(&backend, &claim).await, Attempt::Granted(_)));
     let mut raw = raw(&server).await;
-    let name = format!("lock/k/~x/{}", claim.id());
-    let found = raw.get(name.as_str(), None).await.unwrap();
-    let (value, written) = (found.kvs()[0].value().to_vec(), found.kvs()[0].mod_revision());
+    let kv = key_of(&mut raw, "lock/k", &claim).await;
+    let (name, value, written) = (kv.key_str().unwrap(), kv.value().to_vec(), kv.mod_revision());
     // The move to the shorter lease is lost on its way.
     proxy.delay_replies(2 * SOON);
     let shorter = Renewal { claim: claim.clone(), ttl: Duration::from_secs(3), order: 1 };
@@ -139,8 +138,8 @@ async fn a_late_copy_of_a_shorter_renewal_cuts_no_lease() {
     // Here it comes.
     let lease = raw.lease_grant(3, None).await.unwrap().id();
     let late = Txn::new()
-        .when([Compare::mod_revision(name.as_str(), CompareOp::Equal, written)])
-        .and_then([TxnOp::put(name.as_str(), value, Some(PutOptions::new().with_lease(lease)))]);
+        .when([Compare::mod_revision(name, CompareOp::Equal, written)])
+        .and_then([TxnOp::put(name, value, Some(PutOptions::new().with_lease(lease)))]);
     assert!(!raw.txn(late).await.unwrap().succeeded(), "{left:?} were promised, 3 s are left");
     renew(&backend, &claim, 3).await.unwrap();
 }
@@ -330,9 +329,8 @@ async fn a_claim_that_comes_back_is_looked_for_where_it_lies() {
     let claim = || Claim::new(Key::new("k").unwrap(), Mode::Exclusive, TTL);
     let first = Arc::new(claim());
     assert!(matches!(join(&home, &first).await, Attempt::Granted(_)));
-    let name = format!("lock/k/~x/{}", first.id());
     let mut raw = raw(&server).await;
-    let left_behind = raw.get(name, None).await.unwrap().kvs()[0].lease();
+    let left_behind = key_of(&mut raw, "lock/k", &first).await.lease();
     renew(&away, &Arc::new(claim().with_id(first.id())), 1).await.unwrap();
     raw.lease_revoke(left_behind).await.unwrap();
     renew(&home, &Arc::new(claim().with_id(first.id())), 2).await.unwrap();

@@ -5,6 +5,7 @@ mod attack;
 mod late;
 mod lost;
 mod members;
+mod names;
 mod outside;
 mod tls;
 mod traffic;
@@ -53,6 +54,14 @@ async fn raw(server: &EtcdServer) -> etcd_client::Client {
 async fn raw_as(server: &EtcdServer, user: &str, password: &str) -> etcd_client::Client {
     let options = etcd_client::ConnectOptions::new().with_user(user, password);
     etcd_client::Client::connect([server.addr().to_string()], Some(options)).await.unwrap()
+}
+
+/// The key of a claim on `lock`, such as `lock/k`.
+async fn key_of(raw: &mut etcd_client::Client, lock: &str, claim: &Claim) -> etcd_client::KeyValue {
+    let all = Some(etcd_client::GetOptions::new().with_prefix());
+    let found = raw.get(format!("{lock}/~"), all).await.unwrap();
+    let id = claim.id().to_string();
+    found.kvs().iter().find(|kv| kv.value_str().unwrap().contains(&id)).unwrap().clone()
 }
 
 /// A claim as a client makes it that renews.

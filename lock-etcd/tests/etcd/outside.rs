@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use etcd_client::{DeleteOptions, GetOptions};
+use etcd_client::DeleteOptions;
 use lockcore::{Attempt, ErrorKind, LockClient, Mode, Released};
 use testbed::EtcdServer;
 
-use crate::{connect, join, kept, raw, release, renew};
+use crate::{connect, join, kept, key_of, raw, release, renew};
 
 const TTL: Duration = Duration::from_secs(20);
 
@@ -35,10 +35,7 @@ async fn a_waiter_whose_lease_was_revoked_is_never_granted() {
     assert!(matches!(join(&one, &holder).await, Attempt::Granted(_)));
     assert!(matches!(join(&other, &waiter).await, Attempt::Queued(_)));
     let mut raw = raw(&server).await;
-    let prefix = Some(GetOptions::new().with_prefix());
-    let found = raw.get("lock/k/~x/", prefix).await.unwrap();
-    let name = format!("lock/k/~x/{}", waiter.id());
-    let lease = found.kvs().iter().find(|kv| kv.key() == name.as_bytes()).unwrap().lease();
+    let lease = key_of(&mut raw, "lock/k", &waiter).await.lease();
     raw.lease_client().revoke(lease).await.unwrap();
     assert_eq!(release(&one, &holder).await, Released::Released);
     assert_eq!(join(&other, &waiter).await, Attempt::Gone);

@@ -9,7 +9,7 @@ use testbed::{EtcdServer, Proxy, RedisServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::{SOON, connect, join, kept, raw, refused, release, renew};
+use crate::{SOON, connect, join, kept, key_of, raw, refused, release, renew};
 
 fn says(error: &Error, kind: ErrorKind, words: &[&str]) {
     let text = error.to_string();
@@ -145,6 +145,5 @@ async fn a_ready_client_is_used_as_it_is() {
     let claim = kept("k", Mode::Exclusive, Duration::from_secs(9));
     assert!(matches!(join(&backend, &claim).await, Attempt::Granted(_)));
     renew(&backend, &claim, 1).await.unwrap();
-    let kept = raw(&server).await.get(format!("mine/k/~x/{}", claim.id()), None).await.unwrap();
-    assert_eq!(kept.kvs().len(), 1);
+    assert_ne!(key_of(&mut raw(&server).await, "mine/k", &claim).await.lease(), 0);
 }
