@@ -152,7 +152,8 @@ impl EtcdBuilder {
     }
 }
 
-/// Begins to keep locks over a link, in the name of a session that nobody else has; the watch on the client's news is there when this returns.
+/// Begins to keep locks over a link, in the name of a session that nobody else has. The watch on the client's news is there when
+/// this returns.
 pub(crate) async fn begin(
     link: Link,
     keys: Keys,

@@ -17,9 +17,9 @@
 //! **The join** is one transaction. Shared: are `~p/`, `~u/` and `~x/` empty? Exclusive: is everything empty? Then the claim is put
 //! as granted, else as queued (a try: not at all). It also compares that its key is not there and its id not remembered as ended.
 //! An uncontended acquire, and its release, is one request each: what is to be done else is sent only where others were seen a
-//! short while ago (`front`), or after a refusal. A claim belongs to the client that asks for it: asked for by another one as well, it
-//! would be two in the queue. Permits, take-overs and tries among them read the lock first and
-//! write under the guard that nothing was written since.
+//! short while ago (`front`), or after a refusal. A claim belongs to the client that asks for it: asked for by another one as
+//! well, it would be two in the queue. Permits, take-overs and tries among them read the lock first and write under the guard
+//! that nothing was written since.
 //!
 //! **The token** of a grant is the revision of the transaction that granted it, never the create revision: waiters are granted in
 //! another order than they came, if one of them is an upgrade. Revisions of a cluster never go back.

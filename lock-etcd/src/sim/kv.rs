@@ -208,7 +208,8 @@ impl State {
         self.store.keys.iter().filter_map(claim)
     }
 
-    /// A claim that somebody deleted may join again, if it was never told that it had joined, or been granted. What was broken or replaced never
+    /// A claim that somebody deleted may join again, if it was never told that it had joined, or been granted.
+    /// What was broken or replaced never
     /// comes back.
     fn look_at_new(&mut self, revision: i64) {
         let new: Vec<ClaimId> =
