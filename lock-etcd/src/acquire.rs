@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use lockcore::{
-    Attempt, Claim, Error, ErrorKind, Fence, FencingToken, Lease, Mode, Queue, Queued, Release, Renewal,
-    Result,
-};
+use lockcore::{Attempt, Claim, Error, ErrorKind, Lease, Mode, Queue, Queued, Release, Renewal, Result};
 
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, all, crowded, missing, oldest, oldest_view, there};
@@ -14,6 +11,7 @@ use crate::keys::{Kind, Names};
 use crate::leases::Lease as ServerLease;
 use crate::record::Record;
 use crate::registry::Standing;
+use crate::token;
 use crate::txn::{Answer, Compare, Read, Txn, TxnOp, absent, empty, get, get_range, put};
 use crate::view::View;
 
@@ -223,7 +221,7 @@ impl Core {
             free.push(empty(names.all(Kind::Permit)));
             free.push(empty(names.out_of_turn_and_exclusive()));
         }
-        let granted = Record::new(claim, &self.session, leases.hold.ttl).granted(0);
+        let granted = Record::new(claim, &self.session, leases.hold.ttl).granted(0, 0);
         let mut grant = vec![put(name, granted.encode(), leases.hold.id)];
         if !exclusive {
             grant.push(get_range(names.all(Kind::Shared)));
@@ -252,7 +250,7 @@ impl Core {
         floor: u64,
         asked: Moment,
     ) -> Attempt {
-        let fence = granted_by(revision, floor);
+        let fence = token::fence(revision, 0, floor);
         let hold = leases.hold.clone();
         self.registry.update(claim.id(), |own| {
             own.lease = hold.clone();
@@ -339,12 +337,6 @@ impl Core {
             self.leases.give_back(&unused).await;
         }
     }
-}
-
-/// The fence of a claim that the write of this revision granted; no floor is its token.
-pub(crate) fn granted_by(revision: i64, floor: u64) -> Fence {
-    let token = FencingToken::new(revision.unsigned_abs()).unwrap_or(FencingToken::FIRST);
-    Fence { token, floor: FencingToken::new(floor).unwrap_or(token).min(token) }
 }
 
 /// The grant of a claim that found nobody who conflicts.

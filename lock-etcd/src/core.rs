@@ -16,8 +16,8 @@ use crate::registry::{Registry, Standing};
 use crate::txn::{Answer, Get, Read, Txn, TxnOp, get, get_range};
 use crate::view::{Seen, View};
 
-/// How many of a lock's oldest claims an ordinary request looks at.
-const OLDEST: i64 = 8;
+/// How many of a lock's oldest claims an ordinary request looks at: more than commonly share it, or else all must be read.
+const OLDEST: i64 = 32;
 
 /// How often a transaction whose guard failed is decided anew.
 pub(crate) const TRIES: usize = 64;

@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockcore::{ClaimId, Key};
+use lockcore::{ClaimId, Holders, Key};
 
 use crate::clock::Moment;
+use crate::record::Place;
+use crate::token;
 use crate::view::{Seen, View};
 
 /// Of how many locks at most; when there are more, all are forgotten.
@@ -61,14 +63,15 @@ impl Fronts {
 }
 
 impl View {
-    /// Who is let in when this claim goes, which holds alone by now.
+    /// Who is let in when this claim goes, which holds alone by now: all who come in beside each other, in their order.
     ///
     /// Whoever was ahead of it has gone since, or it would not be alone; and who comes stands behind all that were read, or
     /// leaves a marker.
-    pub(crate) fn heir(&self, id: ClaimId) -> Option<&Seen> {
-        let place = self.find(id).filter(|_| !self.out_of_turn)?.place();
-        let behind = self.claims.iter().filter(|seen| !seen.is_granted() && seen.place() > place);
-        behind.min_by_key(|seen| seen.place())
+    pub(crate) fn heirs(&self, id: ClaimId) -> Vec<Seen> {
+        let Some(own) = self.find(id).filter(|_| !self.out_of_turn) else { return Vec::new() };
+        let behind = Place { at: own.place().at.saturating_add(1), ..own.place() };
+        let heirs = self.admitted(Holders::default(), behind, token::MOST);
+        heirs.into_iter().filter_map(|at| self.claims.get(at).cloned()).collect()
     }
 
     /// One who waits: as long as it is there and unchanged, nobody who joins now is next.

@@ -2,18 +2,16 @@
 
 use lockcore::{Key, Release};
 
-use crate::acquire::granted_by;
 use crate::core::{Core, oldest, oldest_view};
+use crate::grants::Grants;
 use crate::keys::{Kind, Names};
-use crate::record::Record;
 use crate::registry::{Own, Standing};
 use crate::txn::{Answer, Compare, TxnOp, nothing_new, unchanged};
-use crate::view::{Seen, View};
+use crate::view::View;
 
 /// Whom a release lets in, and how.
-pub(crate) struct Heir {
-    seen: Seen,
-    record: Record,
+pub(crate) struct Heirs {
+    grants: Grants,
     pub(crate) guard: Vec<Compare>,
     pub(crate) writes: Vec<TxnOp>,
 }
@@ -21,24 +19,25 @@ pub(crate) struct Heir {
 impl Core {
     /// Who is next when this claim goes, as the lock was last seen.
     ///
-    /// Only a claim that holds alone has an heir: it was let in as that by its last write, which the guard compares. Then nobody
-    /// was let in since; nobody is between the two, as was read; and nobody comes ahead without a marker.
-    pub(crate) async fn heir(&self, names: &Names, release: &Release, own: &Own) -> Option<Heir> {
+    /// Only a claim that holds alone has heirs: it was let in as that by its last write, which the guard compares. Then nobody
+    /// was let in since; nobody is between it and them, as was read; and nobody comes ahead without a marker.
+    pub(crate) async fn heirs(&self, names: &Names, release: &Release, own: &Own) -> Option<Heirs> {
         let front = self.fronts.of(release.claim.key()).filter(|_| release.answered && own.is_alone())?;
-        let seen = front.heir(release.claim.id())?.clone();
-        // It comes alone, so that its floor is its own token.
-        let record = seen.record.clone().granted(0);
-        let guard = vec![
-            unchanged(&own.name, own.modified),
-            unchanged(&seen.name, seen.modified),
-            nothing_new(names.all(Kind::Marker), front.revision),
-        ];
-        let mut writes = self.granting(&seen, &record, 0).await.ok()?;
-        if !record.mode.is_exclusive() {
-            // Others may come in with it.
+        let heirs = front.heirs(release.claim.id());
+        if heirs.is_empty() {
+            return None;
+        }
+        // They come alone.
+        let grants = Grants::new(heirs, 0);
+        let mut guard =
+            vec![unchanged(&own.name, own.modified), nothing_new(names.all(Kind::Marker), front.revision)];
+        guard.extend(grants.guard());
+        let mut writes = self.granting(&grants).await.ok()?;
+        if !grants.exclude() {
+            // Others may come in with them.
             writes.extend(oldest(names));
         }
-        Some(Heir { seen, record, guard, writes })
+        Some(Heirs { grants, guard, writes })
     }
 
     /// What follows when the write went through.
@@ -47,14 +46,12 @@ impl Core {
         names: &Names,
         release: &Release,
         own: Own,
-        heir: Heir,
+        heirs: Heirs,
         answer: &Answer,
     ) {
         self.registry.vacate(release.claim.id());
-        if heir.seen.record.client == self.session {
-            self.registry.granted(heir.seen.id, granted_by(answer.revision, 0), answer.revision);
-        }
-        if !heir.record.mode.is_exclusive()
+        self.tell_granted(&heirs.grants, answer.revision);
+        if !heirs.grants.exclude()
             && let Ok(view) = oldest_view(names, answer.revision, &answer.gets)
         {
             self.hand_over(names, release.claim.key(), view).await;

@@ -21,13 +21,15 @@
 //! well, it would be two in the queue. Permits, take-overs and tries among them read the lock first and write under the guard
 //! that nothing was written since.
 //!
-//! **The token** of a grant is the revision of the transaction that granted it, never the create revision: waiters are granted in
-//! another order than they came, if one of them is an upgrade. Revisions of a cluster never go back.
+//! **The token** of a grant (`token`) is the revision of the transaction that granted it, never the create revision: waiters are
+//! granted in another order than they came, if one of them is an upgrade. Two more digits tell those apart whom one
+//! transaction granted. Revisions of a cluster never go back.
 //!
-//! **The grant of a waiter** is a transaction of whoever sees that its turn has come: the client that released, usually, which reads
-//! who is next with its deletion; else the waiter at its heartbeat, or anybody who inspects. It puts the value anew as granted, on
-//! the lease that the claim lies on, and writes to the news of the claim's client, in one. Its guards:
-//! - *the claim's mod revision is the one that was read.* So what was released, broken, converted or granted since is left alone. The
+//! **The grant of a waiter** (`grants`) is a transaction of whoever sees that its turn has come: the client that released, usually,
+//! which reads who is next with its deletion; else the waiter at its heartbeat, or anybody who inspects. It puts the value anew as
+//! granted, on the lease that the claim lies on, and writes to the news of the claim's client, in one. All who come in together, such
+//! as the readers up to the next writer, are granted in one, in their order. Its guards:
+//! - *each claim's mod revision is the one that was read.* So what was released, broken, converted or granted since is left alone. The
 //!   create revision would not do (a later write keeps it), nor would the name.
 //! - *no marker is newer than the read.* That nobody who conflicts is ahead stays true whatever others do in turn: who joins stands
 //!   behind; who stands behind is not granted past one who conflicts and is ahead; a direct join finds the waiter's own key in its
@@ -35,12 +37,12 @@
 //!   the upgrade is taken back), and a downgrade only lets more in.
 //! - *for whoever comes beside others: the oldest holder is as it was read.* Its token is the floor of the grant. If it went, somebody
 //!   who conflicts may have come and gone, of whom nothing is left to compare.
-//! - *for the first of several readers: no reader's key is newer than the read.* A reader that joins when the last writer has
+//! - *for readers where nobody holds: no reader's key is newer than the read.* A reader that joins when the last writer has
 //!   gone is granted past readers that wait; a floor above its token would fence it off.
 //!
-//! **The hand-over** of a holder that is alone may be one write (`handover`): its deletion and the grant of the one that this client
-//! saw behind it. It compares the mod revisions of both, and that there is no marker that was not seen. The own one says that nobody
-//! was let in since the holder came to be alone; and between the two there was nobody when both were read.
+//! **The hand-over** of a holder that is alone may be one write (`handover`): its deletion and the grant of those that this
+//! client saw behind it. It compares the mod revisions of all, and that there is no marker that was not seen. The own one says that
+//! nobody was let in since the holder came to be alone; and between it and them there was nobody when they were read.
 //!
 //! **An upgrade** puts its marker first and reads in the same transaction. From then on nobody joins (the marker is in their way),
 //! no grant goes through that was decided before, and nobody decides a new one; so "I am the only holder", read after it, stays true.
@@ -89,6 +91,7 @@ mod core;
 mod errors;
 mod etcd;
 mod front;
+mod grants;
 mod handover;
 mod heartbeat;
 mod inspect;
@@ -108,6 +111,7 @@ mod settle;
 mod sim;
 mod slots;
 mod takeover;
+mod token;
 mod txn;
 mod view;
 

@@ -1,13 +1,37 @@
 //! What clients tell each other of their claims: one key for each client, whose every write its one watch brings.
 
-use lockcore::{ClaimId, Ending, Fence, FencingToken};
+use lockcore::{ClaimId, Ending, Fence};
 
 use crate::core::Core;
+use crate::keys::Keys;
 use crate::link::News;
+use crate::token;
+use crate::txn::{TxnOp, put};
 
-/// Says that a claim was granted by the very write that this goes out with.
-pub(crate) fn granted(id: ClaimId, floor: u64) -> String {
-    format!("G {id} {floor}\n")
+/// What one write says to whom: each client's key can be written once in a transaction.
+#[derive(Default)]
+pub(crate) struct Messages<'a>(Vec<(&'a str, String)>);
+
+impl<'a> Messages<'a> {
+    pub(crate) fn add(&mut self, client: &'a str, line: &str) {
+        match self.0.iter_mut().find(|(of, _)| *of == client) {
+            Some((_, message)) => message.push_str(line),
+            None => self.0.push((client, line.to_owned())),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn writes(self, keys: &Keys, lease: i64) -> impl Iterator<Item = TxnOp> {
+        self.0.into_iter().map(move |(client, message)| put(keys.news(client), message, lease))
+    }
+}
+
+/// Says that a claim was granted by the very write that this goes out with, after so many others.
+pub(crate) fn granted(id: ClaimId, nth: u64, floor: u64) -> String {
+    format!("G {id} {nth} {floor}\n")
 }
 
 /// Says that a claim has ended.
@@ -34,9 +58,8 @@ fn lines(message: &str, revision: i64) -> impl Iterator<Item = Line> {
         let ended = |ending| Some(Line::Ended(id, ending));
         match kind {
             "G" => {
-                let token = FencingToken::new(revision.unsigned_abs())?;
-                let floor = FencingToken::new(words.next()?.parse().ok()?).unwrap_or(token);
-                Some(Line::Granted(id, Fence { token, floor }))
+                let (nth, floor) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+                Some(Line::Granted(id, token::fence(revision, nth, floor)))
             }
             "B" => ended(Ending::Broken),
             "T" => ended(Ending::TakenOver),
@@ -78,13 +101,12 @@ mod tests {
     #[test]
     fn messages_are_read_as_they_were_written() {
         let (one, other) = (ClaimId::from_bits(1), ClaimId::from_bits(2));
-        let message = granted(one, 0) + &granted(other, 5) + &ended(one, Ending::Broken) + "?";
-        let token = |n| FencingToken::new(n).unwrap();
+        let message = granted(one, 0, 0) + &granted(other, 1, 850) + &ended(one, Ending::Broken) + "?";
         assert_eq!(
             lines(&message, 9).collect::<Vec<_>>(),
             [
-                Line::Granted(one, Fence { token: token(9), floor: token(9) }),
-                Line::Granted(other, Fence { token: token(9), floor: token(5) }),
+                Line::Granted(one, token::fence(9, 0, 0)),
+                Line::Granted(other, token::fence(9, 1, 850)),
                 Line::Ended(one, Ending::Broken),
             ]
         );

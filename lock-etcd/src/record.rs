@@ -46,12 +46,16 @@ pub(crate) struct Record {
     pub(crate) marked: bool,
 }
 
-/// The fence of a holder. Zero stands for the revision of the write itself, which nobody knows beforehand.
+/// The fence of a holder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Grant {
+    /// Zero: by the revision of the write itself, which nobody knows beforehand.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) token: u64,
-    /// Zero: its token, or of a reader that came alone, the smallest token there is.
+    /// After how many others the same write granted it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) nth: u64,
+    /// Zero: the token of the first one of that write, or of a reader that came alone, the smallest token there is.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) floor: u64,
 }
@@ -91,9 +95,9 @@ impl Record {
         }
     }
 
-    /// The same claim, granted by the very write that this goes out with.
-    pub(crate) fn granted(mut self, floor: u64) -> Record {
-        self.granted = Some(Grant { token: 0, floor });
+    /// The same claim, granted by the very write that this goes out with, after so many others.
+    pub(crate) fn granted(mut self, nth: u64, floor: u64) -> Record {
+        self.granted = Some(Grant { token: 0, nth, floor });
         self.since = wall_micros();
         self
     }
@@ -120,7 +124,7 @@ mod tests {
         let claim = Claim::new(Key::new("k").unwrap(), Mode::Shared, Duration::from_secs(9));
         let record = Record::new(&claim.with_owner(Some("ann".into())), "c", Duration::from_secs(9));
         assert_eq!(Record::decode(&record.encode()), Some(record.clone()));
-        let granted = record.granted(17);
+        let granted = record.granted(3, 17);
         assert_eq!(Record::decode(&granted.encode()), Some(granted));
         for foreign in ["", "{}", "7", r#"{"v":2,"mode":"shared","client":"c","since":0,"ttl":1}"#] {
             assert_eq!(Record::decode(foreign.as_bytes()), None, "{foreign}");

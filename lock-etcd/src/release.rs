@@ -32,11 +32,11 @@ impl Core {
     async fn leave(&self, names: &Names, release: &Release, own: Own) -> Result<Released> {
         let claim = &release.claim;
         let delete_own = || delete(own.name.as_str());
-        let heir = self.heir(names, release, &own).await;
-        let usual = match &heir {
-            Some(heir) => {
-                let writes = iter::once(delete_own()).chain(heir.writes.iter().cloned());
-                Some(Txn::new().when(heir.guard.clone()).and_then(writes.collect::<Vec<_>>()))
+        let heirs = self.heirs(names, release, &own).await;
+        let usual = match &heirs {
+            Some(heirs) => {
+                let writes = iter::once(delete_own()).chain(heirs.writes.iter().cloned());
+                Some(Txn::new().when(heirs.guard.clone()).and_then(writes.collect::<Vec<_>>()))
             }
             // Most of these have no marker, and if there is one it is seen.
             None if release.answered && own.is_alone() => {
@@ -49,8 +49,8 @@ impl Core {
             match self.txn_by_name(claim.id(), &own.name, usual).await {
                 Some(Ok(answer)) => {
                     gone = answer.deleted > 0;
-                    if let Some(heir) = heir.filter(|_| gone) {
-                        self.handed_over(names, release, own, heir, &answer).await;
+                    if let Some(heirs) = heirs.filter(|_| gone) {
+                        self.handed_over(names, release, own, heirs, &answer).await;
                         return Ok(Released::Released);
                     }
                     let view = oldest_view(names, answer.revision, &answer.gets);

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use lockcore::{Attempt, Claim, Ending, Queue, Result};
 
-use crate::acquire::{Leases, granted_by};
+use crate::acquire::Leases;
 use crate::clock::Moment;
 use crate::core::{Core, TRIES, all, crowded, there};
 use crate::errors::Trouble;
 use crate::keys::Names;
-use crate::news;
+use crate::news::{self, Messages};
 use crate::record::Record;
 use crate::registry::Standing;
+use crate::token;
 use crate::txn::{Txn, TxnOp, absent, delete, get, get_range, nothing_new, put, unchanged};
 use crate::view::{Plan, Seen, View};
 
@@ -73,7 +74,7 @@ impl Core {
             for seen in plan.replaced.iter().filter(|seen| seen.record.client == self.session) {
                 self.registry.ended(seen.id, Ending::TakenOver);
             }
-            let fence = granted_by(revision, plan.floor());
+            let fence = token::fence(revision, 0, plan.floor());
             let standing = if plan.granted { Standing::Granted(fence) } else { Standing::Queued };
             self.registry.stands(claim.id(), standing, revision);
             let lease = if plan.granted { &leases.hold } else { &leases.wait }.clone();
@@ -119,7 +120,7 @@ impl Core {
         record.place = plan.place;
         record.marked = plan.place.is_some();
         if plan.granted {
-            record = record.granted(plan.floor());
+            record = record.granted(0, plan.floor());
         }
         let mut writes = vec![put(name, record.encode(), lease.id)];
         if record.marked {
@@ -163,24 +164,16 @@ impl Core {
     /// The writes that end claims which did not ask for it: their keys go, their ids are remembered, their clients are told.
     fn endings(&self, names: &Names, ended: &[Seen], ending: Ending, memory: i64) -> Vec<TxnOp> {
         let mut writes = Vec::with_capacity(4 * ended.len());
-        let mut messages: Vec<(&str, String)> = Vec::new();
+        let mut messages = Messages::default();
         for seen in ended {
             writes.push(delete(seen.name.as_str()));
             writes.push(delete(names.marker(&seen.name)));
             writes.push(put(names.ended(seen.id), news::ended(seen.id, ending), memory));
-            if seen.record.client == self.session {
-                continue;
-            }
-            let line = news::ended(seen.id, ending);
-            match messages.iter_mut().find(|(client, _)| *client == seen.record.client) {
-                Some((_, message)) => message.push_str(&line),
-                None => messages.push((&seen.record.client, line)),
+            if seen.record.client != self.session {
+                messages.add(&seen.record.client, &news::ended(seen.id, ending));
             }
         }
-        // One key is written once in a transaction.
-        writes.extend(
-            messages.into_iter().map(|(client, message)| put(self.keys.news(client), message, memory)),
-        );
+        writes.extend(messages.writes(&self.keys, memory));
         writes
     }
 }

@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use lockcore::{Claim, ClaimId, Error, ErrorKind, Fence, FencingToken, Holders, Mode, Result, admits};
 
 use crate::keys::{Kind, Names};
-use crate::record::{Place, Record};
+use crate::record::{Grant, Place, Record};
+use crate::token::{MOST, token};
 use crate::txn::KeyValue;
 
 /// One claim as it was read.
@@ -44,10 +45,19 @@ impl Seen {
         self.record.granted.is_some()
     }
 
-    /// The token of a holder: the revision of the write that granted it.
+    /// The token of a holder.
     pub(crate) fn token(&self) -> Option<u64> {
         let grant = self.record.granted?;
-        Some(if grant.token == 0 { self.modified.unsigned_abs() } else { grant.token })
+        Some(if grant.token == 0 { token(self.modified, grant.nth) } else { grant.token })
+    }
+
+    /// The floor of a holder, if what was written tells it.
+    fn floor(&self) -> Option<u64> {
+        match self.record.granted? {
+            Grant { floor: 0, nth: 0, .. } => None,
+            Grant { floor: 0, nth, .. } => self.token().map(|token| token.saturating_sub(nth)),
+            Grant { floor, .. } => Some(floor),
+        }
     }
 
     /// Where it stands in the queue.
@@ -189,16 +199,31 @@ impl View {
         }
     }
 
+    /// The claim at this position, which is next, and those behind it that come in beside it and each other: at most so many,
+    /// in their order.
+    pub(crate) fn together(&self, first: usize, most: usize) -> Vec<usize> {
+        let Some(seen) = self.claims.get(first).filter(|seen| !seen.is_granted()) else { return vec![first] };
+        self.admitted(self.summary(None), seen.place(), most)
+    }
+
+    /// The waiters from this place on that may hold beside the holders and each other: at most so many, in their order.
+    pub(crate) fn admitted(&self, mut holders: Holders, from: Place, most: usize) -> Vec<usize> {
+        let waits = |(_, seen): &(usize, &Seen)| !seen.is_granted() && seen.place() >= from;
+        let mut waiters: Vec<(usize, &Seen)> = self.claims.iter().enumerate().filter(waits).collect();
+        waiters.sort_by_key(|(_, seen)| seen.place());
+        let may = |(_, seen): &(usize, &Seen)| {
+            let may = admits(holders, seen.record.mode);
+            add(&mut holders, seen.record.mode);
+            may
+        };
+        waiters.into_iter().take(most.min(MOST)).take_while(may).map(|(at, _)| at).collect()
+    }
+
     /// What the holders look like, without those of an owner.
     fn summary(&self, without: Option<&str>) -> Holders {
         let mut summary = Holders::default();
         for seen in self.holders().filter(|seen| !is_owners(seen, without)) {
-            summary.count += 1;
-            summary.exclusive |= seen.record.mode.is_exclusive();
-            if let Mode::Permit { at_most } = seen.record.mode {
-                let smallest = summary.smallest_bound.map_or(at_most, |bound: NonZeroU32| bound.min(at_most));
-                summary.smallest_bound = Some(smallest);
-            }
+            add(&mut summary, seen.record.mode);
         }
         summary
     }
@@ -239,13 +264,21 @@ impl View {
     /// The fence of a holder; as it was granted, as far as that is known.
     pub(crate) fn fence(&self, seen: &Seen) -> Option<Fence> {
         let token = FencingToken::new(seen.token()?)?;
-        let written = seen.record.granted.and_then(|grant| FencingToken::new(grant.floor));
-        let floor = match written {
+        let floor = match seen.floor().and_then(FencingToken::new) {
             Some(floor) => floor,
             None if seen.record.mode.is_exclusive() => token,
             None => FencingToken::new(self.floor()).unwrap_or(token),
         };
         Some(Fence { token, floor: floor.min(token) })
+    }
+}
+
+fn add(summary: &mut Holders, mode: Mode) {
+    summary.count += 1;
+    summary.exclusive |= mode.is_exclusive();
+    if let Mode::Permit { at_most } = mode {
+        let smallest = summary.smallest_bound.map_or(at_most, |bound: NonZeroU32| bound.min(at_most));
+        summary.smallest_bound = Some(smallest);
     }
 }
 
@@ -282,7 +315,7 @@ pub(crate) mod tests {
             .with_owner(Some(Arc::from(format!("o{created}"))));
         let mut record = Record::new(&claim, "c", Duration::from_secs(9));
         if letter.chars().all(char::is_uppercase) {
-            record = record.granted(0);
+            record = record.granted(0, 0);
         }
         record.upgrading = upgrading;
         let id = ClaimId::from_bits(u128::from(created.unsigned_abs()));
@@ -316,6 +349,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn all_who_may_hold_together_come_in_together() {
+        let together = |text: &str, most: usize| {
+            let view = view(text);
+            let Next::Grant(first) = view.next() else { panic!("{text}") };
+            let all = view.together(first, most);
+            all.into_iter().map(|at| view.claims[at].created).collect::<Vec<_>>()
+        };
+        assert_eq!(together("S1 s7 s5 x8 s9", 9), [5, 7]);
+        assert_eq!(together("s5 s7 s6", 2), [5, 6]);
+        assert_eq!(together("x5 s7", 9), [5]);
+        assert_eq!(together("S1! s7", 9), [1], "an upgrade");
+        assert_eq!(together("S1 P4.2 s5 s7 s8", 9), [5, 7], "there are four at most");
+        assert_eq!(together("S1 s5 p3.6 s7", 9), [5, 6]);
+    }
+
+    #[test]
     fn a_part_of_the_claims_is_enough_only_when_it_is() {
         let part = |text: &str, out_of_turn| {
             let view = View { complete: false, out_of_turn, ..view(text) };
@@ -344,7 +393,7 @@ pub(crate) mod tests {
         let plan = view("S1 S2 x7").plan(&claim("o1", Mode::Exclusive));
         assert!(!plan.granted, "another reader holds");
         let plan = view("S1 S2 x7").plan(&claim("o1", Mode::Shared));
-        assert!(plan.granted && plan.floor() == 2, "ahead of the queue");
+        assert!(plan.granted && plan.floor() == 200, "ahead of the queue");
         let plan = view("S1! S2").plan(&claim("nobody", Mode::Shared));
         assert!(!plan.granted && plan.place.is_none(), "an upgrade waits");
     }

@@ -42,7 +42,7 @@ fn overtaken(store: &Store) -> Option<String> {
         store.keys.iter().filter_map(|(name, kv)| {
             let record = Record::decode(&kv.value)?;
             let token = record.granted?.token;
-            let token = if token == 0 { kv.modified } else { i64::try_from(token).ok()? };
+            let token = if token == 0 { crate::token::token(kv.modified, 0) } else { token };
             Some((name, token, record.upgrading))
         })
     };
@@ -50,6 +50,7 @@ fn overtaken(store: &Store) -> Option<String> {
         let (lock, claim) = name.split_once("/~")?;
         let (_, slot) = claim.split_once('/')?;
         let begun = store.keys.get(&format!("{lock}/~u/{slot}"))?.modified;
+        let begun = crate::token::token(begun, 0);
         let beside = |other: &str| other != name && other.split_once("/~").is_some_and(|(of, _)| of == lock);
         let (late, token, _) = holders().find(|&(other, token, _)| beside(other) && token > begun)?;
         Some(format!("{late} was let in at {token}, past the upgrade of {name} at {begun}"))

@@ -111,20 +111,39 @@ async fn a_release_lets_nobody_in_past_a_take_over() {
 }
 
 #[tokio::test]
-async fn readers_of_one_client_come_in_together() {
+async fn readers_of_several_clients_come_in_together() {
     let server = EtcdServer::start().unwrap();
-    let backend = connect(&server).await;
-    let writer = kept("k", Mode::Exclusive, TTL);
-    let readers: Vec<_> = (0..12).map(|_| kept("k", Mode::Shared, TTL)).collect();
-    let last = kept("k", Mode::Exclusive, TTL);
-    join(&backend, &writer).await;
-    for claim in readers.iter().chain([&last]) {
-        assert!(matches!(join(&backend, claim).await, Attempt::Queued(_)));
+    let (one, other, third) = (connect(&server).await, connect(&server).await, connect(&server).await);
+    // Where the releasing client has seen a part of them, these come in with the release, and the others after it.
+    for (writes, by_writes) in [(&one, 2), (&third, 1)] {
+        let writer = kept("k", Mode::Exclusive, TTL);
+        let readers: Vec<_> = (0..12).map(|_| kept("k", Mode::Shared, TTL)).collect();
+        let last = kept("k", Mode::Exclusive, TTL);
+        join(writes, &writer).await;
+        let backend = |at: usize| if at.is_multiple_of(3) { &other } else { &one };
+        for (at, claim) in readers.iter().enumerate() {
+            assert!(matches!(join(backend(at), claim).await, Attempt::Queued(_)));
+        }
+        assert!(matches!(join(&one, &last).await, Attempt::Queued(_)));
+        assert_eq!(release(writes, &writer).await, Released::Released);
+        let mut granted = Vec::new();
+        for (at, reader) in readers.iter().enumerate() {
+            let kv = key_of(&mut raw(&server).await, "lock/k", reader).await;
+            let Attempt::Granted(lease) = join(backend(at), reader).await else { panic!("{at} waits") };
+            granted.push((kv.mod_revision(), lease.fence));
+        }
+        let first = granted[0].1;
+        for (_, fence) in &granted {
+            assert_eq!(fence.floor, first.token);
+        }
+        assert!(granted.is_sorted_by_key(|(_, fence)| fence.token), "in their order");
+        granted.dedup_by_key(|(revision, _)| *revision);
+        assert_eq!(granted.len(), by_writes);
+        assert!(!is_granted(&server, &last).await);
+        for (at, reader) in readers.iter().enumerate() {
+            release(backend(at), reader).await;
+        }
+        assert!(is_granted(&server, &last).await);
+        release(&one, &last).await;
     }
-    assert_eq!(release(&backend, &writer).await, Released::Released);
-    for reader in &readers {
-        assert!(is_granted(&server, reader).await);
-        assert!(matches!(join(&backend, reader).await, Attempt::Granted(_)));
-    }
-    assert!(!is_granted(&server, &last).await);
 }
