@@ -147,3 +147,25 @@ async fn readers_of_several_clients_come_in_together() {
         release(&one, &last).await;
     }
 }
+
+#[tokio::test]
+async fn a_release_lets_nobody_in_under_the_name_of_one_that_has_gone() {
+    let server = EtcdServer::start().unwrap();
+    let (one, other) = (connect(&server).await, connect(&server).await);
+    let writer = kept("k", Mode::Exclusive, TTL);
+    let [first, gone, seen, again] = [(); 4].map(|()| kept("k", Mode::Shared, TTL));
+    for (backend, claim) in [(&one, &writer), (&other, &first), (&other, &gone), (&one, &seen)] {
+        join(backend, claim).await;
+    }
+    let name = name_of(&server, &gone).await;
+    release(&other, &gone).await;
+    join(&other, &again).await;
+    assert_eq!(name_of(&server, &again).await, name);
+    assert_eq!(release(&one, &writer).await, Released::Released);
+    let mut tokens = Vec::new();
+    for (backend, claim) in [(&other, &first), (&one, &seen), (&other, &again)] {
+        let Attempt::Granted(lease) = join(backend, claim).await else { panic!("one waits for ever") };
+        tokens.push(lease.fence.token);
+    }
+    assert!(tokens.is_sorted(), "{tokens:?}");
+}
