@@ -69,12 +69,14 @@ impl Trouble {
         self
     }
 
-    /// The error for a caller.
+    /// The error for a caller. It says all that a status says; the status itself would say it again, at length.
     pub(crate) fn error(self) -> Error {
         let error = Error::new(self.kind, self.message);
         match self.source {
-            Some(source) => error.with_source(source),
-            None => error,
+            Some(source) if !matches!(*source, etcd_client::Error::GRpcStatus(_)) => {
+                error.with_source(source)
+            }
+            _ => error,
         }
     }
 }
@@ -188,6 +190,10 @@ fn judge_status(code: i32, said: &str, causes: &str) -> (ErrorKind, String, bool
     if said.contains("requested lease not found") {
         return (ErrorKind::Unavailable, full, code == code::NOT_FOUND);
     }
+    if said.contains("authentication is not enabled") {
+        let advice = "the server knows no users: leave user and password out";
+        return (ErrorKind::Denied, format!("{advice} ({full})"), false);
+    }
     let denied = said.contains("authentication failed")
         || said.contains("user name is empty")
         || matches!(code, code::PERMISSION_DENIED | code::UNAUTHENTICATED);
@@ -233,6 +239,7 @@ mod tests {
             kind(3, "etcdserver: authentication failed, invalid user ID or password", ""),
             ErrorKind::Denied
         );
+        assert_eq!(kind(9, "etcdserver: authentication is not enabled", ""), ErrorKind::Denied);
         assert_eq!(kind(8, "etcdserver: mvcc: database space exceeded", ""), ErrorKind::Indeterminate);
         assert!(judge_status(5, "etcdserver: requested lease not found", "").2);
     }
