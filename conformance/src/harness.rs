@@ -222,18 +222,22 @@ pub struct Timing {
     pub unit: Duration,
     /// The trials run under tokio's paused clock: for servers inside this process that live by it.
     pub paused: bool,
+    /// Requests take no time there, and leases end to the microsecond.
+    pub exact: bool,
+    /// A lease that is over is handed over though nobody asks, and not when somebody asks next.
+    pub hands_over_at_once: bool,
 }
 
 impl Timing {
     /// For a server inside this process that lives by tokio's clock. Each trial must have a server of its own.
     #[must_use]
     pub const fn paused() -> Timing {
-        Timing { unit: Duration::from_millis(150), paused: true }
+        Timing { unit: Duration::from_millis(150), paused: true, exact: true, hands_over_at_once: false }
     }
 
     /// For a server outside, with this unit.
     #[must_use]
     pub const fn real(unit: Duration) -> Timing {
-        Timing { unit, paused: false }
+        Timing { unit, paused: false, exact: false, hands_over_at_once: false }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::time::Instant;
 
-/// A moment on the clock of one client, in nanoseconds since the client was made.
+/// A moment on a [`Clock`], in nanoseconds since that was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct LocalTime(u64);
+pub struct LocalTime(u64);
 
 impl LocalTime {
     pub(crate) const NEVER: LocalTime = LocalTime(u64::MAX);
@@ -21,7 +21,9 @@ impl LocalTime {
         self.0
     }
 
-    pub(crate) fn plus(self, duration: Duration) -> LocalTime {
+    /// So much later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> LocalTime {
         LocalTime(self.0.saturating_add(nanos(duration)))
     }
 
@@ -34,7 +36,8 @@ impl LocalTime {
     }
 
     /// How long from `now` until this moment; zero when it is past.
-    pub(crate) fn remaining(self, now: LocalTime) -> Duration {
+    #[must_use]
+    pub fn remaining(self, now: LocalTime) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(now.0))
     }
 }
@@ -56,9 +59,9 @@ impl Allowance {
     }
 }
 
-/// The two clocks of one client: tokio's, which a test may pause, and the time that the machine was suspended.
+/// The clock that a client counts its leases on: tokio's, which a test may pause, and the time that the machine was suspended.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub struct Clock {
     start: Instant,
     /// Whether the server's leases go on while this machine is suspended.
     counts_sleep: bool,
@@ -72,13 +75,15 @@ pub(crate) struct Clock {
 const SLACK_NANOS: u64 = 1_000_000;
 
 impl Clock {
-    pub(crate) fn new(counts_sleep: bool) -> Clock {
+    /// A clock that begins now. A server inside this process is suspended with it: then sleep does not count.
+    #[must_use]
+    pub fn new(counts_sleep: bool) -> Clock {
         let (start, asleep_at_start) = (Instant::now(), surely_suspended_nanos());
         Clock { start, counts_sleep, asleep_at_start, asleep: AtomicU64::new(0) }
     }
 
     /// Now, with a fresh look at how long the machine has slept: for every decision whether a deadline has passed.
-    pub(crate) fn now(&self) -> LocalTime {
+    pub fn now(&self) -> LocalTime {
         if !self.counts_sleep {
             return self.coarse();
         }
@@ -93,7 +98,7 @@ impl Clock {
 
     /// Now, with the last known sleep: one clock read. It may lag behind [`now`](Clock::now), so it is right for the
     /// moment that a request is sent, where earlier is the safe side.
-    pub(crate) fn coarse(&self) -> LocalTime {
+    pub fn coarse(&self) -> LocalTime {
         LocalTime(nanos(self.start.elapsed()).saturating_add(self.asleep.load(Ordering::Relaxed)))
     }
 

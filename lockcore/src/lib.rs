@@ -40,6 +40,7 @@ pub use self::bell::{Ending, News};
 pub use self::capability::{Capabilities, LeaseClock, TokenStrength, Wake};
 pub use self::claim::{Claim, ClaimId, DEFAULT_WAITER_TTL, MAX_LABEL_BYTES};
 pub use self::client::{DEFAULT_REQUEST_TIMEOUT, DEFAULT_TTL, LockClient, LockClientBuilder};
+pub use self::clock::{Clock, LocalTime};
 pub use self::convert::ConvertError;
 pub use self::detach::DetachedClaim;
 pub use self::error::{Error, ErrorKind, Result};

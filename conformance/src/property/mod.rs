@@ -47,7 +47,7 @@ pub(crate) fn play(harness: &Arc<dyn Harness>, seed: u64) -> Outcome {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     // Real time must not pass too often.
-    let steps = if paused { 4 } else { 2 };
+    let steps = if harness.timing().exact { 4 } else { 2 };
     let cases = (vec(shape(), CLAIMS), vec(command(steps), 1..COMMANDS));
     let ran = runner.run(&cases, |(shapes, commands)| {
         match one(harness, &shapes, &commands) {

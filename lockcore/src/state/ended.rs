@@ -38,6 +38,17 @@ impl Ended {
         }
     }
 
+    /// The ids, and until when each is remembered, in the order in which they are forgotten.
+    pub(super) fn listed(&self) -> Vec<(Moment, ClaimId)> {
+        let mut listed: Vec<_> = self.until.iter().map(|(&id, &until)| (until, id)).collect();
+        listed.sort_unstable();
+        listed
+    }
+
+    pub(super) fn of(listed: Vec<(Moment, ClaimId)>) -> Ended {
+        Ended { until: listed.iter().map(|&(until, id)| (id, until)).collect(), due: listed.into() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.until.is_empty()
     }

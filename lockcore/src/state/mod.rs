@@ -8,6 +8,7 @@
 
 mod commands;
 mod ended;
+mod image;
 mod moment;
 mod queue;
 mod roster;
@@ -18,10 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::commands::Refusal;
+pub use self::image::{ClaimImage, LockImage, Stand};
 pub use self::moment::Moment;
+pub use self::queue::Place;
 
 use self::ended::Ended;
-use self::queue::{Place, Queue, Rank};
+use self::queue::{Queue, Rank};
 use self::roster::{Entry, Roster, Standing};
 use crate::backend::{Attempt, Queued};
 use crate::bell::Ending;
@@ -64,6 +67,28 @@ pub struct LockState {
     upgrading: Option<ClaimId>,
     last_token: u64,
     ended: Ended,
+    expiry: Expiry,
+}
+
+/// What ends a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Expiry {
+    /// The clock, at the next command.
+    #[default]
+    ByClock,
+    /// Only [`LockState::lapse`].
+    ByCommand,
+}
+
+/// How a claim stands: what there is to know of its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// Whether it is a holder.
+    pub granted: bool,
+    /// When its lease runs out.
+    pub expires: Moment,
+    /// The number of the last renewal that counted.
+    pub renewed: u64,
 }
 
 impl LockState {
@@ -71,6 +96,18 @@ impl LockState {
     #[must_use]
     pub fn after_token(last_token: u64) -> LockState {
         LockState { last_token, ..LockState::default() }
+    }
+
+    /// A free lock whose leases do not end by the clock: whoever runs it decides when, and says so by
+    /// [`lapse`](Self::lapse). For a server whose clock alone is not to be believed.
+    #[must_use]
+    pub fn expiring_by_command(last_token: u64) -> LockState {
+        LockState { expiry: Expiry::ByCommand, ..LockState::after_token(last_token) }
+    }
+
+    /// From now on tokens are larger than `token`.
+    pub fn raise_token(&mut self, token: u64) {
+        self.last_token = self.last_token.max(token);
     }
 
     /// The last token that was given out, or the one that this state was made after.
@@ -107,6 +144,14 @@ impl LockState {
         self.holders.iter().chain(self.waiters.iter()).map(|entry| entry.expires).max()
     }
 
+    /// How the claim of this id stands; `None` when it neither holds nor waits.
+    #[must_use]
+    pub fn term(&self, id: ClaimId) -> Option<Term> {
+        let of = |entry: &Entry, granted| Term { granted, expires: entry.expires, renewed: entry.renewed };
+        let holder = self.holders.get(id).map(|entry| of(entry, true));
+        holder.or_else(|| self.waiters.get(id).map(|entry| of(entry, false)))
+    }
+
     /// Who holds, by token, and who waits, in the order of service.
     pub fn inspect(&mut self, now: Moment, effects: &mut Vec<Effect>) -> Snapshot {
         self.expire(now, effects);
@@ -126,6 +171,9 @@ impl LockState {
     /// All other commands begin with this; call it by itself when a timer for [`next_expiry`](Self::next_expiry) fires.
     pub fn expire(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         self.ended.forget_old(now);
+        if self.expiry == Expiry::ByCommand {
+            return;
+        }
         let mut removed = false;
         while let Some(id) = self.holders.first_expired(now) {
             removed |= self.end(id, Ending::Expired, now, effects).is_some();
@@ -136,6 +184,16 @@ impl LockState {
         if removed {
             self.hand_over(now, effects);
         }
+    }
+
+    /// Ends the leases of these claims now, whatever is left of them, then hands over; how many of them there were.
+    pub fn lapse(&mut self, now: Moment, ids: &[ClaimId], effects: &mut Vec<Effect>) -> usize {
+        self.expire(now, effects);
+        let lapsed = ids.iter().filter(|&&id| self.end(id, Ending::Expired, now, effects).is_some()).count();
+        if lapsed > 0 {
+            self.hand_over(now, effects);
+        }
+        lapsed
     }
 
     /// Makes holders of all who may hold now, in order. A grant does not change the lease.

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::claim::ClaimId;
 
-/// A waiter's place. A claim that took over from a holder stands ahead of all that arrived in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
+/// A waiter's place in the queue. A claim that took over from a holder stands ahead of all that arrived in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
     pub(super) rank: Rank,
     pub(super) arrival: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Rank {
     TookOverHolder,
     Arrived,
@@ -20,7 +23,7 @@ pub(super) enum Rank {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     places: BTreeMap<Place, ClaimId>,
-    arrivals: u64,
+    pub(super) arrivals: u64,
 }
 
 impl Queue {

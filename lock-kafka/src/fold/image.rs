@@ -1,0 +1,118 @@
+//! Replicas and checkpoints: taking one, beginning with one, and comparing.
+
+use std::collections::HashMap;
+
+use lockcore::Key;
+use lockcore::state::LockState;
+
+use super::{Answer, HASHES, Replica, Tracked};
+use crate::checkpoint::{Checkpoint, Image};
+use crate::errors::Halt;
+use crate::what::Genesis;
+
+impl Replica {
+    /// The replica that a checkpoint shows.
+    ///
+    /// # Errors
+    /// [`Halt::Diverged`] when it is not in itself right.
+    pub(crate) fn of(checkpoint: Checkpoint) -> Result<Replica, Halt> {
+        let at_offset = checkpoint.at_offset;
+        if !checkpoint.is_whole() {
+            return Err(Halt::Diverged { at_offset });
+        }
+        let Image { genesis, clock, last_token, counted, sessions, locks, leases } = checkpoint.state;
+        let mut replica = Replica {
+            genesis: Some(genesis),
+            next: at_offset,
+            clock,
+            last_token,
+            counted,
+            sessions,
+            ..Replica::default()
+        };
+        let mut leases: HashMap<_, _> = leases.into_iter().collect();
+        for (text, image) in locks {
+            let key = Key::new(text).map_err(|_| Halt::Diverged { at_offset })?;
+            for claim in &image.claims {
+                let lease = leases.remove(&claim.id).ok_or(Halt::Diverged { at_offset })?;
+                replica.claims.insert(claim.id, Tracked { key: key.clone(), lease });
+            }
+            replica.locks.insert(key.clone(), LockState::of_image(&key, image));
+        }
+        Ok(replica)
+    }
+
+    /// What is known now, if the log has begun.
+    pub(crate) fn image(&self) -> Option<Image> {
+        let genesis = self.genesis.clone()?;
+        let locks = self.locks.iter().map(|(key, state)| (key.as_str().to_owned(), state.image()));
+        let mut leases: Vec<_> = self.claims.iter().map(|(&id, tracked)| (id, tracked.lease)).collect();
+        leases.sort_unstable_by_key(|&(id, _)| id);
+        Some(Image {
+            genesis,
+            clock: self.clock,
+            last_token: self.last_token,
+            counted: self.counted,
+            sessions: self.sessions.clone(),
+            locks: locks.collect(),
+            leases,
+        })
+    }
+
+    /// Where a checkpoint is due before the record at `offset`: forgets what is over, and takes it.
+    pub(super) fn look_back(&mut self, offset: u64) -> Option<Box<Checkpoint>> {
+        let genesis = self.genesis.as_ref()?;
+        let every = genesis.checkpoint_every.get();
+        let at_offset = offset / every * every;
+        if at_offset < self.next {
+            return None;
+        }
+        self.sessions.forget(at_offset, genesis.window);
+        let (now, mut none) = (self.clock.now, Vec::new());
+        self.locks.retain(|_, state| {
+            state.expire(now, &mut none);
+            !state.is_idle()
+        });
+        let state = self.image()?;
+        let hash = state.hash();
+        self.hashes.push_back((at_offset, hash));
+        if self.hashes.len() > HASHES {
+            self.hashes.pop_front();
+        }
+        Some(Box::new(Checkpoint { at_offset, hash, state }))
+    }
+
+    /// A checkpoint that somebody took: it counts if it is newer than the last that did, and must be what was found here.
+    pub(super) fn compare(
+        &mut self,
+        offset: u64,
+        checkpoint: &Checkpoint,
+        genesis: &Genesis,
+    ) -> Result<Answer, Halt> {
+        let at_offset = checkpoint.at_offset;
+        let is_due = at_offset.is_multiple_of(genesis.checkpoint_every.get()) && at_offset <= offset;
+        if !is_due || at_offset <= self.counted {
+            return Ok(Answer::NotCounted);
+        }
+        self.counted = at_offset;
+        // Whoever began later than at this offset cannot tell.
+        if let Some(&(_, found)) = self.hashes.iter().find(|&&(at, _)| at == at_offset) {
+            if found != checkpoint.hash || !checkpoint.is_whole() {
+                return Err(Halt::Diverged { at_offset });
+            }
+            self.agreed.push_back(at_offset);
+            if self.agreed.len() > 2 {
+                self.agreed.pop_front();
+            }
+        } else {
+            self.agreed.clear();
+        }
+        Ok(Answer::Noted)
+    }
+
+    /// Up to where the log is not needed any more: the newest two checkpoints agree with what was found here, and whoever
+    /// begins with the older one can check the newer.
+    pub(crate) fn deletable(&self) -> Option<u64> {
+        self.agreed.front().copied().filter(|_| self.agreed.len() == 2)
+    }
+}

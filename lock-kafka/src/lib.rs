@@ -1,0 +1,41 @@
+//! The Kafka backend of fencelock: locks in a log.
+//!
+//! Every client appends what it wants as records and folds the records of all, in the order of the log, with the state machine
+//! of [`lockcore::state`]. What a request did is what its client's own fold says at the record's offset; whether the append was
+//! acknowledged decides nothing. The protocol, with its reasons and its weak places, is in `docs/backends/kafka.md`.
+//!
+//! **There is no Kafka client here yet**: [`KafkaBackend::over`] takes the partitions of a topic as [`Log`]s, which somebody has to
+//! bring.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `record`, `what` | what lies in the log, and how it is read |
+//! | `fold` | what the records lead to: the replica; `sessions`, `leases`, `clock` are its rules, `checkpoint` is how it is written |
+//! | `core` | one partition as one client sees it: requests and answers; `worker` is the task that reads |
+//! | `keeper` | when this client proposes that a lease is over |
+//! | `newcomer`, `connect` | how a client begins |
+
+mod backend;
+mod checkpoint;
+mod clock;
+mod connect;
+mod core;
+mod errors;
+mod fold;
+mod keeper;
+mod leases;
+mod log;
+mod newcomer;
+mod record;
+mod registry;
+mod sessions;
+mod settings;
+#[cfg(test)]
+mod sim;
+mod what;
+mod worker;
+
+pub use self::backend::KafkaBackend;
+pub use self::errors::Halt;
+pub use self::log::{Append, Appending, Batch, Bounds, Entry, Log, Reader};
+pub use self::settings::Settings;

@@ -1,0 +1,134 @@
+//! How a client begins with a partition that has a past.
+//!
+//! It takes the second-newest checkpoint and folds on from there; on the way it comes to where the newest was taken, and
+//! compares. So what it begins with was found by somebody else as well, and a checkpoint that is wrong is noticed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::checkpoint::Checkpoint;
+use crate::errors::Halt;
+use crate::fold::Replica;
+use crate::log::{Batch, Bounds, Log, Reader};
+use crate::record::{Id, Read, Record};
+use crate::what::{Genesis, What};
+
+/// How much of the end of the log is searched first for two checkpoints; then twice as much, and so on.
+const FIRST_SEARCH: u64 = 4096;
+
+/// A replica of the log as it was when this began, and the reader that goes on.
+pub(crate) async fn begin(log: &Arc<dyn Log>) -> Result<(Replica, Box<dyn Reader>), Halt> {
+    let (mut tries, mut start) = (0, None);
+    while tries < TRIES {
+        let bounds = bounds(log).await;
+        // In a log in which much is written this may happen many times.
+        let is_shorter = start.replace(bounds.start).is_some_and(|before| before < bounds.start);
+        tries = if is_shorter { 1 } else { tries + 1 };
+        match try_begin(log, bounds).await {
+            // Perhaps it was deleted while it was searched.
+            Err(Halt::Missing) => sleep(AGAIN).await,
+            begun => return begun,
+        }
+    }
+    Err(Halt::Missing)
+}
+
+/// How often a log whose beginning is away, and stays where it is, is searched again.
+const TRIES: usize = 5;
+
+/// A broker that is away is asked again after this time.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// A replica of the log as it is now, which has begun: whoever comes first to an empty log begins it.
+pub(crate) async fn begin_or_found(
+    log: &Arc<dyn Log>,
+    genesis: &Genesis,
+) -> Result<(Replica, Box<dyn Reader>), Halt> {
+    /// When a genesis record that was not read is sent once more; a second one does not count.
+    const AGAIN_AFTER: Duration = Duration::from_secs(2);
+    let (mut replica, mut reader) = begin(log).await?;
+    while replica.genesis().is_none() {
+        drop(log.append(None, Record::new(Id::random(), 0, What::Genesis(genesis.clone())).encode()));
+        let sent = Instant::now();
+        while replica.genesis().is_none() {
+            match timeout_at(sent + AGAIN_AFTER, reader.next()).await {
+                Ok(batch) => {
+                    for entry in batch?.entries {
+                        replica.apply(&entry)?;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+    }
+    Ok((replica, reader))
+}
+
+async fn try_begin(log: &Arc<dyn Log>, bounds: Bounds) -> Result<(Replica, Box<dyn Reader>), Halt> {
+    let mut replica = match find(log, bounds).await? {
+        Some(checkpoint) => Replica::of(checkpoint)?,
+        None if bounds.start == 0 => Replica::default(),
+        None => return Err(Halt::Missing),
+    };
+    let mut reader = log.reader(replica.next());
+    while replica.next() < bounds.end {
+        for entry in reader.next().await?.entries {
+            replica.apply(&entry)?;
+        }
+    }
+    Ok((replica, reader))
+}
+
+async fn bounds(log: &Arc<dyn Log>) -> Bounds {
+    loop {
+        match log.bounds().await {
+            Ok(bounds) => return bounds,
+            Err(error) => tracing::debug!(error, "the log does not say where it ends, asking again"),
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// The second-newest checkpoint of those that can be begun with. With only one, there is none to check it by; then it is
+/// taken if the log begins too late for anything else.
+async fn find(log: &Arc<dyn Log>, bounds: Bounds) -> Result<Option<Checkpoint>, Halt> {
+    let mut length = FIRST_SEARCH;
+    loop {
+        let from = bounds.end.saturating_sub(length).max(bounds.start);
+        let mut found = search(log, from, bounds).await?;
+        let is_all = from == bounds.start;
+        if found.len() >= 2 {
+            found.pop();
+            return Ok(found.pop());
+        }
+        if is_all {
+            return Ok(if bounds.start == 0 { None } else { found.pop() });
+        }
+        length = length.saturating_mul(2);
+    }
+}
+
+/// The newest two checkpoints of the log from this offset on, by where they were taken.
+async fn search(log: &Arc<dyn Log>, from: u64, bounds: Bounds) -> Result<Vec<Checkpoint>, Halt> {
+    let mut newest: Vec<Checkpoint> = Vec::new();
+    let (mut reader, mut next) = (log.reader(from), from);
+    while next < bounds.end {
+        let Batch { entries, .. } = reader.next().await?;
+        for entry in entries {
+            next = entry.offset + 1;
+            if let Read::Record(record) = Record::decode(&entry.bytes)?
+                && let What::Checkpoint(checkpoint) = record.what
+                && checkpoint.at_offset >= bounds.start
+                && newest.iter().all(|known| known.at_offset < checkpoint.at_offset)
+            {
+                newest.push(*checkpoint);
+                if newest.len() > 2 {
+                    newest.remove(0);
+                }
+            }
+        }
+    }
+    Ok(newest)
+}

@@ -1,0 +1,310 @@
+//! What happens to logs and clients that random work does not come to, or would not show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockcore::{
+    Attempt, Claim, ErrorKind, Exclusive, Key, LockBackend, LockClient, LockGuard, Mode, Queue, Renew,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::client::SimClient;
+use super::in_paused_time;
+use super::store::SimLog;
+use crate::backend::KafkaBackend;
+use crate::checkpoint::Checkpoint;
+use crate::errors::Halt;
+use crate::record::{Id, Record};
+use crate::settings::Settings;
+use crate::what::{Genesis, What};
+
+const TTL: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Checkpoints soon, everything else as usual.
+fn settings() -> Settings {
+    Settings { checkpoint_every: 16.try_into().unwrap(), ..Settings::default() }
+}
+
+pub(super) async fn backend(log: &Arc<SimLog>) -> Arc<KafkaBackend> {
+    KafkaBackend::over(vec![Arc::new(SimClient::steady(log))], &settings()).await.unwrap()
+}
+
+pub(super) async fn client(log: &Arc<SimLog>) -> LockClient {
+    LockClient::new(backend(log).await)
+}
+
+pub(super) async fn holds(client: &LockClient, renew: Renew) -> LockGuard<Exclusive> {
+    client.lock("k").unwrap().exclusive().ttl(TTL).renew(renew).acquire().await.unwrap()
+}
+
+async fn is_free(client: &LockClient) -> bool {
+    client.lock("k").unwrap().exclusive().try_acquire().await.unwrap().is_some()
+}
+
+/// Why nothing more is read, as every request says.
+pub(super) async fn halted(backend: &Arc<KafkaBackend>) -> Option<Halt> {
+    let error = backend.clone().inspect(Key::new("k").unwrap()).await.err()?;
+    std::error::Error::source(&error)?.downcast_ref::<Halt>().cloned()
+}
+
+/// Appends records of somebody else.
+pub(super) fn appends(log: &SimLog, session: Id, whats: impl IntoIterator<Item = What>) {
+    let open = What::Open { end: log.bounds().end };
+    for (seq, what) in std::iter::once(open).chain(whats).enumerate() {
+        log.append(&Record::new(session, seq.try_into().unwrap(), what).encode());
+    }
+}
+
+// S6: nobody was there to see that its lease is over.
+#[test]
+fn a_holder_that_died_long_ago_is_let_go_after_the_grace() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let (_dead, _guard) = {
+            let (switch, goes_on) = watch::channel(true);
+            let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+            let backend = KafkaBackend::over(vec![Arc::new(connection)], &settings()).await.unwrap();
+            let guard = holds(&LockClient::new(backend), Renew::Automatic).await;
+            switch.send_replace(false);
+            (switch, guard)
+        };
+        sleep(DAY).await;
+        let (fresh, begun) = (client(&log).await, Instant::now());
+        assert!(!is_free(&fresh).await, "a try does not wait for the grace");
+        drop(holds(&fresh, Renew::Automatic).await);
+        let took = begun.elapsed();
+        assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&took), "{took:?}");
+    });
+}
+
+// S6: its client has gone, and the others see that its lease is over.
+#[test]
+fn what_was_left_behind_ends_with_its_lease() {
+    in_paused_time(async {
+        for quiet in [false, true] {
+            let log = SimLog::new();
+            let (gone, other) = (client(&log).await, client(&log).await);
+            let begun = Instant::now();
+            drop(holds(&gone, Renew::Automatic).await.detach());
+            gone.close().await.unwrap();
+            if quiet {
+                // Nobody asks, and nothing is written meanwhile: the log's clock is behind, and the stamps have to tell. That takes
+                // the margin of 5 s, the grace of 2 s, one per cent of the lease, and what whoever does not wait takes its time.
+                sleep(TTL + Duration::from_secs(9)).await;
+                assert!(is_free(&other).await, "somebody saw to it");
+            } else {
+                drop(holds(&other, Renew::Automatic).await);
+                let took = begun.elapsed();
+                assert!((TTL..TTL + Duration::from_secs(1)).contains(&took), "{took:?}");
+            }
+        }
+    });
+}
+
+// S10: the broker's clock is set forward by a day, and the lease was not to be renewed.
+#[test]
+fn a_holder_that_answers_outlives_a_clock_that_is_set_forward() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let (one, other) = (client(&log).await, client(&log).await);
+        let guard = holds(&one, Renew::Manual).await;
+        log.set_skew(DAY);
+        for _ in 0..20 {
+            assert!(!is_free(&other).await);
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!(guard.is_held());
+        sleep(Duration::from_secs(15)).await;
+        assert!(!guard.is_held() && is_free(&other).await, "its own clock says that it is over");
+    });
+}
+
+// The acknowledgement is not the answer, in either direction.
+#[test]
+fn what_is_in_the_log_counts() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let (switch, goes_on) = watch::channel(true);
+        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+        let backend = KafkaBackend::over(vec![Arc::new(connection)], &settings()).await.unwrap();
+        let observer = client(&log).await;
+        let claim = Arc::new(Claim::new(Key::new("k").unwrap(), Mode::Exclusive, TTL));
+        // It is sent when its process goes on: by then another has the lock.
+        switch.send_replace(false);
+        let late = tokio::spawn(backend.clone().acquire(claim.clone(), Queue::Join));
+        sleep(Duration::from_millis(10)).await;
+        let guard = holds(&observer, Renew::Automatic).await;
+        switch.send_replace(true);
+        assert!(matches!(late.await.unwrap(), Ok(Attempt::Queued(_))));
+        guard.release().await.unwrap();
+        assert!(matches!(backend.clone().acquire(claim, Queue::Join).await, Ok(Attempt::Granted(_))));
+    });
+}
+
+// S2, S12
+#[test]
+fn a_truncated_log_halts_its_readers_and_tokens_go_on() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let old = backend(&log).await;
+        let locks = LockClient::new(old.clone());
+        let guard = holds(&locks, Renew::Automatic).await;
+        let before = guard.fence().token;
+        log.truncate(1);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(halted(&old).await, Some(Halt::Truncated));
+        assert!(!guard.is_held(), "its grant is not in the log any more");
+        let guard = holds(&client(&log).await, Renew::Automatic).await;
+        assert!(guard.fence().token > before, "{} after {before}", guard.fence().token);
+    });
+}
+
+#[test]
+fn a_checkpoint_that_is_not_what_the_log_led_to_halts_everybody() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let one = backend(&log).await;
+        fill(&one, 40).await;
+        assert_eq!(halted(&one).await, None);
+        let state = log.with_replica(crate::fold::Replica::image).unwrap();
+        let at_offset = (log.bounds().end / 16 + 1) * 16;
+        let wrong = Checkpoint { at_offset, hash: state.hash(), state };
+        // Before anybody writes the right one.
+        while log.bounds().end <= at_offset {
+            one.clone().inspect(Key::new("k").unwrap()).await.unwrap();
+        }
+        appends(&log, Id::random(), [What::Checkpoint(Box::new(wrong))]);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(halted(&one).await, Some(Halt::Diverged { at_offset }));
+    });
+}
+
+#[test]
+fn a_newcomer_checks_the_newest_checkpoint_by_the_one_before() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let one = backend(&log).await;
+        fill(&one, 40).await;
+        one.clone().close().await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let every = 16;
+        let at_offset = (log.bounds().end / every + 1) * every;
+        let fillers = (0..every).map(|_| What::Barrier);
+        appends(&log, Id::random(), fillers);
+        let mut state = log.with_replica(crate::fold::Replica::image).unwrap();
+        state.last_token += 1;
+        let wrong = Checkpoint { at_offset, hash: state.hash(), state };
+        appends(&log, Id::random(), [What::Checkpoint(Box::new(wrong))]);
+        let begun = KafkaBackend::over(vec![Arc::new(SimClient::steady(&log))], &settings()).await;
+        let halt = begun.unwrap_err();
+        let halt = std::error::Error::source(&halt).and_then(|source| source.downcast_ref::<Halt>());
+        assert_eq!(halt, Some(&Halt::Diverged { at_offset }));
+    });
+}
+
+/// Writes some records, and waits until the checkpoint is written that is due.
+pub(super) async fn fill(backend: &Arc<KafkaBackend>, records: usize) {
+    for _ in 0..records {
+        backend.clone().inspect(Key::new("k").unwrap()).await.unwrap();
+    }
+    sleep(Duration::from_secs(3)).await;
+}
+
+#[test]
+fn newcomers_and_those_who_stood_still_begin_with_a_checkpoint() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let one = backend(&log).await;
+        let locks = LockClient::new(one.clone());
+        let guard = holds(&locks, Renew::Automatic).await;
+        let (switch, goes_on) = watch::channel(true);
+        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+        let still = KafkaBackend::over(vec![Arc::new(connection)], &settings()).await.unwrap();
+        let lost = LockClient::new(still.clone())
+            .lock("other")
+            .unwrap()
+            .exclusive()
+            .ttl(TTL)
+            .acquire()
+            .await
+            .unwrap();
+        switch.send_replace(false);
+        for _ in 0..5 {
+            fill(&one, 100).await;
+        }
+        sleep(TTL * 2).await;
+        fill(&one, 40).await;
+        assert!(log.bounds().start > 400, "what nobody needs is deleted: {:?}", log.bounds());
+        switch.send_replace(true);
+        sleep(Duration::from_secs(1)).await;
+        assert!(guard.is_held() && !lost.is_held());
+        let fresh = backend(&log).await;
+        for backend in [&fresh, &still] {
+            let seen = backend.clone().inspect(Key::new("k").unwrap()).await.unwrap();
+            assert_eq!(seen.holders.iter().map(|holder| holder.id).collect::<Vec<_>>(), [guard.claim_id()]);
+        }
+        fill(&fresh, 40).await;
+        for backend in [&one, &fresh, &still] {
+            assert_eq!(
+                backend.partitions[0].inner().replica.image(),
+                log.with_replica(crate::fold::Replica::image)
+            );
+        }
+    });
+}
+
+#[test]
+fn a_version_that_is_not_known_halts_and_what_is_not_ours_does_not() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let one = backend(&log).await;
+        log.append(b"{\"identifier\":\"example_identifier\"}");
+        assert_eq!(halted(&one).await, None);
+        log.append(b"{\"v\":2,\"type\":\"barrier\"}");
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(halted(&one).await, Some(Halt::Version(2)));
+        let error =
+            KafkaBackend::over(vec![Arc::new(SimClient::steady(&log))], &settings()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    });
+}
+
+#[test]
+fn partitions_that_do_not_belong_together_are_refused() {
+    in_paused_time(async {
+        let logs = [SimLog::new(), SimLog::new()];
+        let genesis = |partitions| -> Genesis { settings().genesis(Id::random(), partitions) };
+        let begin = |log: &SimLog, genesis| {
+            log.append(&Record::new(Id::random(), 0, What::Genesis(genesis)).encode());
+        };
+        let connect = |count: usize| {
+            let connections =
+                logs[..count].iter().map(|log| Arc::new(SimClient::steady(log)) as Arc<dyn crate::Log>);
+            let connections = connections.collect();
+            async move { KafkaBackend::over(connections, &settings()).await.err().map(|error| error.kind()) }
+        };
+        begin(&logs[0], genesis(2));
+        assert_eq!(connect(1).await, Some(ErrorKind::Conflict), "it has two partitions");
+        begin(&logs[1], genesis(2));
+        assert_eq!(connect(2).await, Some(ErrorKind::Conflict), "of another incarnation");
+    });
+}
+
+#[test]
+fn a_client_that_was_silent_for_a_window_introduces_itself_anew() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let (quiet, busy) = (backend(&log).await, backend(&log).await);
+        let session = || quiet.partitions[0].inner().session.id;
+        let first = session();
+        let window = usize::try_from(Settings::default().window).unwrap();
+        let records = (0..window + 40).map(|_| What::Barrier);
+        appends(&log, Id::random(), records);
+        sleep(Duration::from_secs(120)).await;
+        assert_eq!(halted(&quiet).await, None);
+        assert_ne!(session(), first);
+        assert_eq!(halted(&busy).await, None);
+    });
+}
