@@ -5,8 +5,14 @@ use std::sync::Arc;
 use lockcore::{Error, ErrorKind, LockBackend, LockClient, Result};
 
 /// Which feature each scheme needs.
-const SCHEMES: [(&str, &str); 5] =
-    [("memory", "memory"), ("redis", "redis"), ("rediss", "redis"), ("etcd", "etcd"), ("etcds", "etcd")];
+const SCHEMES: [(&str, &str); 6] = [
+    ("memory", "memory"),
+    ("redis", "redis"),
+    ("rediss", "redis"),
+    ("etcd", "etcd"),
+    ("etcds", "etcd"),
+    ("kafka", "kafka"),
+];
 
 /// Connects to the server that `url` names, and makes sure that it can keep locks.
 ///
@@ -17,6 +23,7 @@ const SCHEMES: [(&str, &str); 5] =
 /// | `rediss://…` | Redis over TLS | `redis` |
 /// | `etcd://[user:password@]host[:port][,host…][/?prefix=…]` | etcd | `etcd` |
 /// | `etcds://…` | etcd over TLS | `etcd` |
+/// | `kafka://host[:port][,host…][/topic][?…]` | Kafka | `kafka` |
 ///
 /// # Errors
 /// `InvalidArgument` for a URL that is none or has an unknown scheme, `Unsupported` for a backend that this build does not
@@ -50,6 +57,8 @@ pub async fn backend(url: &str) -> Result<Arc<dyn LockBackend>> {
         "redis" | "rediss" => Ok(lock_redis::RedisBackend::connect(url).await?),
         #[cfg(feature = "etcd")]
         "etcd" | "etcds" => Ok(lock_etcd::EtcdBackend::connect(url).await?),
+        #[cfg(feature = "kafka")]
+        "kafka" => Ok(lock_kafka::KafkaBackend::connect(url).await?),
         other => Err(missing(other)),
     }
 }
@@ -82,6 +91,8 @@ mod tests {
             ("redis://127.0.0.1", ErrorKind::Unsupported, "built without `redis`: enable the feature"),
             #[cfg(not(feature = "etcd"))]
             ("etcd://127.0.0.1", ErrorKind::Unsupported, "built without `etcd`: enable the feature"),
+            #[cfg(not(feature = "kafka"))]
+            ("kafka://127.0.0.1", ErrorKind::Unsupported, "built without `kafka`: enable the feature"),
             #[cfg(not(feature = "memory"))]
             ("memory:", ErrorKind::Unsupported, "built without `memory`: enable the feature"),
         ] {

@@ -20,6 +20,8 @@ pub use lockcore::*;
 
 #[cfg(feature = "etcd")]
 pub use lock_etcd as etcd;
+#[cfg(feature = "kafka")]
+pub use lock_kafka as kafka;
 #[cfg(feature = "memory")]
 pub use lock_memory as memory;
 #[cfg(feature = "redis")]

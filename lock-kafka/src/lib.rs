@@ -4,8 +4,17 @@
 //! of [`lockcore::state`]. What a request did is what its client's own fold says at the record's offset; whether the append was
 //! acknowledged decides nothing. The protocol, with its reasons and its weak places, is in `docs/backends/kafka.md`.
 //!
-//! **There is no Kafka client here yet**: [`KafkaBackend::over`] takes the partitions of a topic as [`Log`]s, which somebody has to
-//! bring.
+//! [`KafkaBackend::connect`] keeps them on real brokers, by librdkafka. [`KafkaBackend::over`] takes the partitions of a topic as
+//! [`Log`]s from anywhere.
+//!
+//! # Examples
+//! ```no_run
+//! # async fn example() -> Result<(), lockcore::Error> {
+//! let backend = lock_kafka::KafkaBackend::connect("kafka://one:9092,two:9092,three:9092/locks").await?;
+//! # drop(backend);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! | module | idea |
 //! |---|---|
@@ -13,10 +22,12 @@
 //! | `fold` | what the records lead to: the replica; `sessions`, `leases`, `clock` are its rules, `checkpoint` is how it is written |
 //! | `core` | one partition as one client sees it: requests and answers; `worker` is the task that reads |
 //! | `keeper` | when this client proposes that a lease is over |
-//! | `newcomer`, `connect` | how a client begins |
+//! | `newcomer`, `connect` | how a client begins; `target` is its URL, `checks` what is asked of a topic |
+//! | `partition` | a [`Log`] on real brokers: `producing` and `reading` are its two directions, `rd` the settings of librdkafka |
 
 mod backend;
 mod checkpoint;
+mod checks;
 mod clock;
 mod connect;
 mod core;
@@ -26,16 +37,24 @@ mod keeper;
 mod leases;
 mod log;
 mod newcomer;
+mod partition;
+mod producing;
+mod rd;
+mod reading;
 mod record;
 mod registry;
 mod sessions;
 mod settings;
 #[cfg(test)]
 mod sim;
+mod target;
 mod what;
 mod worker;
 
 pub use self::backend::KafkaBackend;
+pub use self::connect::KafkaBuilder;
 pub use self::errors::Halt;
 pub use self::log::{Append, Appending, Batch, Bounds, Entry, Log, Reader};
 pub use self::settings::Settings;
+/// The client library, whose settings [`KafkaBuilder::client_config`] takes.
+pub use rdkafka;

@@ -13,6 +13,7 @@ mod certificates;
 mod etcd;
 mod folder;
 mod http;
+mod kafka;
 mod link;
 mod ports;
 mod process;
@@ -25,6 +26,7 @@ mod wait;
 
 pub use etcd::{EtcdCluster, EtcdOptions, EtcdServer, EtcdVersion};
 pub use http::http_get;
+pub use kafka::{KafkaCluster, KafkaOptions, KafkaServer};
 pub use process::is_running;
 pub use proxy::{Counters, Proxy};
 pub use redis::{Fsync, RedisOptions, RedisServer};

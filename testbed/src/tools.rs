@@ -31,15 +31,32 @@ pub fn require(program: &str) -> io::Result<PathBuf> {
 /// # Errors
 /// `NotFound`, with the advice to run `cargo xtask setup`, when it was not built.
 pub fn built(program: &str) -> io::Result<PathBuf> {
-    let standard = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let target = env::var_os("FENCELOCK_SERVERS").map_or_else(|| standard().join("servers"), PathBuf::from);
-    let file = target.join(program);
+    let file = servers().join(program);
     if is_executable(&file) {
         return Ok(file);
     }
     let message =
         format!("there is no {}: `cargo xtask setup` builds it where Go is installed", file.display());
     Err(io::Error::new(io::ErrorKind::NotFound, message))
+}
+
+/// Finds a folder of files that `cargo xtask setup` has fetched.
+///
+/// # Errors
+/// As [`built`].
+pub(crate) fn folder_of(name: &str) -> io::Result<PathBuf> {
+    let folder = servers().join(name);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let message = format!("there is no {}, which this test needs: run `cargo xtask setup`", folder.display());
+    Err(io::Error::new(io::ErrorKind::NotFound, message))
+}
+
+/// Where the set-up keeps servers.
+fn servers() -> PathBuf {
+    let standard = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers");
+    env::var_os("FENCELOCK_SERVERS").map_or_else(standard, PathBuf::from)
 }
 
 fn is_executable(file: &Path) -> bool {
@@ -60,6 +77,13 @@ mod tests {
         let error = require("no-such-server").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("`no-such-server`"), "{error}");
+        assert!(error.to_string().contains("cargo xtask setup"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error_with_advice() {
+        let error = folder_of("no-such-server").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("cargo xtask setup"), "{error}");
     }
 }

@@ -8,8 +8,13 @@ use std::process::{Command, ExitCode};
 
 use crate::setup;
 
-/// The crates that have the suite, and the names of their backends in it. A new backend is a new line.
-const SUITES: &[(&str, &str)] = &[("lock-etcd", "etcd"), ("lock-memory", "memory"), ("lock-redis", "redis")];
+/// The crates that have the suite, which of their tests it is, and the names of their backends in it. A new backend is a new line.
+const SUITES: &[(&str, &str, &str)] = &[
+    ("lock-etcd", "conformance", "etcd"),
+    ("lock-kafka", "conformance_kafka", "kafka"),
+    ("lock-memory", "conformance", "memory"),
+    ("lock-redis", "conformance", "redis"),
+];
 
 /// What stands above the tables.
 const HEADING: &str = "# What the conformance suite finds\n\n\
@@ -37,11 +42,11 @@ pub(crate) fn run(args: &Args) -> io::Result<ExitCode> {
     let folder = env::current_exe()?.with_file_name("conformance-report");
     let mut all_passed = true;
     let mut reports = Vec::new();
-    for (package, backend) in SUITES {
+    for (package, test, backend) in SUITES {
         let report = folder.join(format!("{backend}.json"));
         remove_old(&report)?;
         let mut suite = cargo();
-        suite.args(["test", "--package", package, "--test", "conformance"]);
+        suite.args(["test", "--package", package, "--test", test]);
         // A failure on one backend is no reason not to look at the next.
         all_passed &= suite.env("CONFORMANCE_REPORT", &folder).status()?.success();
         reports.push(report);
@@ -91,10 +96,13 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let crates = fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
         let mut with_suite: Vec<String> = crates
-            .filter(|folder| folder.path().join("tests/conformance.rs").exists())
+            .filter(|folder| {
+                let is_there = |name: &str| folder.path().join("tests").join(name).exists();
+                is_there("conformance.rs") || is_there("conformance_kafka.rs")
+            })
             .map(|folder| folder.file_name().into_string().unwrap())
             .collect();
         with_suite.sort();
-        assert_eq!(with_suite, SUITES.iter().map(|(package, _)| *package).collect::<Vec<_>>());
+        assert_eq!(with_suite, SUITES.iter().map(|(package, ..)| *package).collect::<Vec<_>>());
     }
 }

@@ -11,6 +11,9 @@ use crate::setup::is_installed;
 /// The version of etcd that is built, beside the 3.4 of Debian.
 const ETCD: &str = "go.etcd.io/etcd/server/v3@v3.6.5";
 
+/// The folder of the broker that the tests of the Kafka backend run; its version is in `testbed/servers/kafka/pom.xml`.
+const KAFKA: &str = "kafka-4.1.0";
+
 /// A program that is nothing but that server.
 const MAIN: &str = "package main\n\nimport (\n\t\"os\"\n\n\t\"go.etcd.io/etcd/server/v3/etcdmain\"\n)\n\nfunc main() { etcdmain.Main(os.Args) }\n";
 
@@ -41,6 +44,29 @@ pub(crate) fn build_etcd() -> io::Result<()> {
     // Under another name first: a build that was stopped must not be taken for a server.
     go(&source, &["build", "-o", "etcd-3.6", "."])?;
     fs::rename(source.join("etcd-3.6"), program)
+}
+
+/// Fetches the jars of Kafka, once: there is no package of it.
+///
+/// # Errors
+/// When `mvn` cannot be run or fails.
+pub(crate) fn fetch_kafka() -> io::Result<()> {
+    let folder = folder();
+    let jars = folder.join(KAFKA);
+    if jars.is_dir() {
+        return Ok(());
+    }
+    println!("set-up: fetching {KAFKA} with Maven; that takes a few seconds");
+    fs::create_dir_all(&folder)?;
+    // Under another name first: what was fetched in part must not be taken for a server.
+    let part = fs::canonicalize(&folder)?.join("kafka-part");
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testbed/servers/kafka/pom.xml");
+    let mut maven = Command::new("mvn");
+    maven.args(["--quiet", "--batch-mode", "--file"]).arg(project).arg("dependency:copy-dependencies");
+    if !maven.arg(format!("-DoutputDirectory={}", part.display())).status()?.success() {
+        return Err(io::Error::other("mvn failed: see above"));
+    }
+    fs::rename(part, jars)
 }
 
 /// Where they are kept: the tests look there too.

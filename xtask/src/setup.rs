@@ -30,6 +30,17 @@ const TOOLS: &[Tool] = &[
         needed_for: "building the etcd backend",
     },
     Tool { program: "etcd", package: "etcd-server", needed_for: "tests of the etcd backend" },
+    Tool { program: "cc", package: "gcc", needed_for: "building the Kafka backend" },
+    Tool { program: "c++", package: "g++", needed_for: "building the Kafka backend" },
+    Tool { program: "make", package: "make", needed_for: "building the Kafka backend" },
+    Tool {
+        program: "/usr/include/openssl/ssl.h",
+        package: "libssl-dev",
+        needed_for: "building the Kafka backend with TLS",
+    },
+    Tool { program: "pkg-config", package: "pkg-config", needed_for: "building the Kafka backend with TLS" },
+    Tool { program: "java", package: "default-jre-headless", needed_for: "tests of the Kafka backend" },
+    Tool { program: "mvn", package: "maven", needed_for: "fetching Kafka for its tests" },
 ];
 
 /// Where programs are, also those for administrators that a user's `PATH` may lack.
@@ -38,11 +49,12 @@ const USUAL: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr
 /// Installs what is missing where it may (`apt-get`, as root), and else says what to install.
 ///
 /// # Errors
-/// When `apt-get` or `go` cannot be run or fails.
+/// When `apt-get`, `go` or `mvn` cannot be run or fails.
 pub(crate) fn run() -> io::Result<ExitCode> {
     let installed = install_tools()?;
     if installed == ExitCode::SUCCESS {
         servers::build_etcd()?;
+        servers::fetch_kafka()?;
     }
     Ok(installed)
 }

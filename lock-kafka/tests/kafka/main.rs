@@ -1,0 +1,54 @@
+//! What is Kafka's own, on a real broker.
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod cluster;
+mod holding;
+mod lost;
+mod speed;
+mod unavailable;
+mod wrong;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_kafka::KafkaBackend;
+use lock_kafka::rdkafka::ClientConfig;
+use lock_kafka::rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use lock_kafka::rdkafka::client::DefaultClientContext;
+use lockcore::{Error, LockClient};
+use testbed::KafkaServer;
+
+const SOON: Duration = Duration::from_secs(3);
+
+/// Why a connection is refused, which is told in time.
+async fn refused(url: &str) -> Error {
+    let connecting = KafkaBackend::builder(url).connect_timeout(SOON).connect();
+    let outcome = tokio::time::timeout(2 * SOON, connecting).await.expect("it ends");
+    outcome.expect_err("it is refused")
+}
+
+async fn connect(server: &KafkaServer) -> Arc<KafkaBackend> {
+    KafkaBackend::connect(&server.url("locks")).await.unwrap()
+}
+
+async fn client(server: &KafkaServer) -> LockClient {
+    LockClient::new(connect(server).await)
+}
+
+/// A client of the broker without locks.
+fn raw(server: &KafkaServer) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", server.addr().to_string());
+    config
+}
+
+/// Makes a topic with these settings.
+async fn make(server: &KafkaServer, name: &str, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = raw(server).create().unwrap();
+    let mut topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+    for (setting, value) in settings {
+        topic = topic.set(setting, value);
+    }
+    let made = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+    assert_eq!(made, [Ok(name.to_owned())]);
+}
