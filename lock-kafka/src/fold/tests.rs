@@ -49,6 +49,13 @@ impl Written {
         matches!(folded.answer, Answer::Lapsed(lapsed) if !lapsed.is_empty())
     }
 
+    /// Whether a proposal to end it because its holder does not answer is accepted.
+    fn ends_for_silence(&mut self, at: u64, id: u128, lease: u64) -> bool {
+        let unanswered = vec![Named { claim: ClaimId::from_bits(id), lease }];
+        let folded = self.says(at, What::Expire { leases: Vec::new(), unanswered });
+        matches!(folded.answer, Answer::Lapsed(lapsed) if !lapsed.is_empty())
+    }
+
     /// Whether the holder of this lease is asked for a sign of life.
     fn suspects(&mut self, at: u64, id: u128, lease: u64) -> bool {
         let leases = vec![Named { claim: ClaimId::from_bits(id), lease }];
@@ -99,6 +106,18 @@ fn a_sign_of_life_ends_the_suspicion() {
     log.says(37, What::Alive { claims: vec![ClaimId::from_bits(1)] });
     assert!(!log.ends(39, 1, lease));
     assert!(log.suspects(39, 1, lease), "it may be asked again");
+}
+
+#[test]
+fn whoever_proposes_for_silence_is_not_heard_after_the_sign_of_life() {
+    let mut log = Written::new();
+    let lease = log.joins(0, 1, 8);
+    // A broker's clock goes forward by an hour, and takes the log's clock past the lease.
+    assert!(log.suspects(3600, 1, lease));
+    assert!(!log.ends_for_silence(3601, 1, lease), "it has 2 s to answer");
+    log.says(3601, What::Alive { claims: vec![ClaimId::from_bits(1)] });
+    assert!(!log.ends_for_silence(3603, 1, lease), "nobody has waited for the lease");
+    assert!(log.suspects(3603, 1, lease) && log.ends_for_silence(3605, 1, lease));
 }
 
 #[test]

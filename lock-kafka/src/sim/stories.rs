@@ -293,6 +293,63 @@ fn partitions_that_do_not_belong_together_are_refused() {
 }
 
 #[test]
+fn partitions_that_are_mixed_up_are_refused() {
+    in_paused_time(async {
+        let logs = [SimLog::new(), SimLog::new()];
+        let connect = |order: [usize; 2]| {
+            let connections = order.map(|at| Arc::new(SimClient::steady(&logs[at])) as Arc<dyn crate::Log>);
+            async move {
+                let connected = KafkaBackend::over(connections.into(), &settings()).await;
+                connected.err().map(|error| error.kind())
+            }
+        };
+        assert_eq!(connect([0, 1]).await, None);
+        assert_eq!(
+            connect([1, 0]).await,
+            Some(ErrorKind::Conflict),
+            "each would look where the other does not"
+        );
+        assert_eq!(connect([0, 1]).await, None);
+    });
+}
+
+#[test]
+fn settings_with_which_no_lock_works_are_refused() {
+    in_paused_time(async {
+        let zero = Duration::ZERO;
+        for wrong in [
+            Settings { grace: zero, ..settings() },
+            Settings { step: zero, ..settings() },
+            Settings { margin: Duration::MAX, ..settings() },
+            Settings { window: 0, ..settings() },
+            Settings { checkpoint_every: std::num::NonZeroU64::MIN, ..settings() },
+        ] {
+            let log: Arc<dyn crate::Log> = Arc::new(SimClient::steady(&SimLog::new()));
+            let refused = KafkaBackend::over(vec![log], &wrong).await.map(drop).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{wrong:?}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_reads_is_heard_however_long_it_is_silent() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let settings = Settings { window: 20, ..settings() };
+        let quiet = KafkaBackend::over(vec![Arc::new(SimClient::steady(&log))], &settings).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        let session = || quiet.partitions[0].inner().session.id;
+        let first = session();
+        for _ in 0..100 {
+            appends(&log, Id::random(), [What::Barrier]);
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(session(), first);
+        assert!(quiet.partitions[0].inner().replica.knows(first));
+    });
+}
+
+#[test]
 fn a_client_that_was_silent_for_a_window_introduces_itself_anew() {
     in_paused_time(async {
         let log = SimLog::new();
