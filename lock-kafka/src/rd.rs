@@ -109,7 +109,7 @@ impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, message, "librdkafka");
         if facility == "FAIL" {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.to_owned());
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason(message).to_owned());
         }
     }
 
@@ -119,6 +119,13 @@ impl ClientContext for Quiet {
 }
 
 impl ConsumerContext for Quiet {}
+
+/// What librdkafka says without its thread, the broker and how long it took.
+fn reason(message: &str) -> &str {
+    let said = message.split_once("]: ").map_or(message, |(_, said)| said);
+    let said = said.split_once(": ").map_or(said, |(_, said)| said);
+    said.split_once(" (after ").map_or(said, |(said, _)| said)
+}
 
 /// Does what may take its time, as the end of a client does, on a thread of its own.
 pub(crate) fn aside(work: impl FnOnce() + Send + 'static) {
@@ -177,5 +184,12 @@ mod tests {
             "{error}"
         );
         assert!(with("enable.idempotence", "true").is_ok());
+    }
+
+    #[test]
+    fn the_reason_is_what_people_want_to_know() {
+        let said = "[thrd:h:1/bootstrap]: h:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)";
+        assert_eq!(reason(said), "Connect to ipv4#127.0.0.1:1 failed: Connection refused");
+        assert_eq!(reason("anything"), "anything");
     }
 }

@@ -1,6 +1,7 @@
 //! What is Kafka's own, on a real broker.
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod article;
 mod cluster;
 mod holding;
 mod lost;
