@@ -11,6 +11,7 @@ mod drive;
 mod etcd;
 mod held;
 mod history;
+mod kafka;
 mod memory;
 mod redis;
 mod report;
@@ -38,7 +39,7 @@ pub(crate) struct Options {
     backend: Backend,
     /// Only workloads whose name has one of these in it: w1-16, w2, w2-hold-1ms, w3-mix, w4, idle, …
     filters: Vec<String>,
-    /// Measure on this server instead of one of our own: redis=HOST:PORT, etcd-disk=HOST:PORT; the name before `=` goes into the results
+    /// Measure on this server instead of one of our own: redis=HOST:PORT, etcd-disk=HOST:PORT, kafka=HOST:PORT; the name before `=` goes into the results
     #[arg(long, value_name = "NAME=HOST:PORT", value_delimiter = ',', value_parser = named)]
     servers: Vec<(String, String)>,
     /// Where a server of our own keeps its data, both unless told (etcd)
@@ -63,6 +64,7 @@ enum Backend {
     Memory,
     Redis,
     Etcd,
+    Kafka,
 }
 
 fn named(text: &str) -> std::result::Result<(String, String), String> {
@@ -119,6 +121,7 @@ fn measure(options: &Options) -> Result<bool> {
         Backend::Memory => vec![memory::run(options)?],
         Backend::Redis => redis::run(options)?,
         Backend::Etcd => etcd::run(options)?,
+        Backend::Kafka => vec![kafka::run(options)?],
     };
     println!("\nload after: {}", load());
     let mut sound = true;

@@ -107,6 +107,13 @@ impl Record {
     }
 }
 
+/// Whether this program reads and writes as all others do: a feature of `serde_json` that any of its crates turns on, such as
+/// `arbitrary_precision`, changes how numbers are read.
+pub(crate) fn reads_alike() -> bool {
+    const RECORD: &[u8] = br#"{"v":1,"session":"0000000000000000000000000000000a","seq":7,"type":"heartbeat","renew":[{"claim":"0000000000000000000000000000000b","ttl_us":30000000,"order":18446744073709551615}]}"#;
+    matches!(Record::decode(RECORD), Ok(Read::Record(record)) if record.encode() == RECORD)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -143,6 +150,11 @@ mod tests {
         );
         let Ok(Read::Record(read)) = Record::decode(&bytes) else { panic!("{text}") };
         assert_eq!(*read, record);
+    }
+
+    #[test]
+    fn this_program_reads_as_others_do() {
+        assert!(reads_alike());
     }
 
     #[test]
