@@ -59,7 +59,7 @@ impl Core {
     ) -> Result<Option<View>> {
         let Some(fence) = self.fence(view, seen) else { return Err(lost()) };
         let mut record = seen.settled_record();
-        record.granted = Some(Grant { token: fence.token.get(), nth: 0, floor: fence.floor.get() });
+        record.granted = Some(Grant::of(fence));
         record.converted = conversion.order;
         record.upgrading = false;
         let marker = names.marker(&seen.name);

@@ -6,22 +6,15 @@ use crate::core::{Core, oldest, oldest_view};
 use crate::grants::Grants;
 use crate::keys::{Kind, Names};
 use crate::registry::{Own, Standing};
-use crate::txn::{Answer, Compare, TxnOp, nothing_new, unchanged};
+use crate::txn::{Answer, Txn, delete, nothing_new, unchanged};
 use crate::view::View;
 
-/// Whom a release lets in, and how.
-pub(crate) struct Heirs {
-    grants: Grants,
-    pub(crate) guard: Vec<Compare>,
-    pub(crate) writes: Vec<TxnOp>,
-}
-
 impl Core {
-    /// Who is next when this claim goes, as the lock was last seen.
+    /// Who is next when this claim goes, as the lock was last seen, and the transaction that deletes it and lets them in.
     ///
     /// Only a claim that holds alone has heirs: it was let in as that by its last write, which the guard compares. Then nobody
     /// was let in since; nobody is between it and them, as was read; and nobody comes ahead without a marker.
-    pub(crate) async fn heirs(&self, names: &Names, release: &Release, own: &Own) -> Option<Heirs> {
+    pub(crate) async fn heirs(&self, names: &Names, release: &Release, own: &Own) -> Option<(Grants, Txn)> {
         let front = self.fronts.of(release.claim.key()).filter(|_| release.answered && own.is_alone())?;
         let heirs = front.heirs(release.claim.id());
         if heirs.is_empty() {
@@ -32,12 +25,13 @@ impl Core {
         let mut guard =
             vec![unchanged(&own.name, own.modified), nothing_new(names.all(Kind::Marker), front.revision)];
         guard.extend(grants.guard());
-        let mut writes = self.granting(&grants).await.ok()?;
+        let mut writes = vec![delete(own.name.as_str())];
+        writes.extend(self.granting(&grants).await.ok()?);
         if !grants.exclude() {
             // Others may come in with them.
             writes.extend(oldest(names));
         }
-        Some(Heirs { grants, guard, writes })
+        Some((grants, Txn::new().when(guard).and_then(writes)))
     }
 
     /// What follows when the write went through.
@@ -46,12 +40,12 @@ impl Core {
         names: &Names,
         release: &Release,
         own: Own,
-        heirs: Heirs,
+        heirs: Grants,
         answer: &Answer,
     ) {
         self.registry.vacate(release.claim.id());
-        self.tell_granted(&heirs.grants, answer.revision);
-        if !heirs.grants.exclude()
+        self.tell_granted(&heirs, answer.revision);
+        if !heirs.exclude()
             && let Ok(view) = oldest_view(names, answer.revision, &answer.gets)
         {
             self.hand_over(names, release.claim.key(), view).await;

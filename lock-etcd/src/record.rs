@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{Claim, ClaimId, Mode};
+use lockcore::{Claim, ClaimId, Fence, Mode};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::wall_micros;
@@ -58,6 +58,13 @@ pub(crate) struct Grant {
     /// Zero: the token of the first one of that write, or of a reader that came alone, the smallest token there is.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) floor: u64,
+}
+
+impl Grant {
+    /// A grant of which all is known, as it is written when something else of the claim changes.
+    pub(crate) fn of(fence: Fence) -> Grant {
+        Grant { token: fence.token.get(), nth: 0, floor: fence.floor.get() }
+    }
 }
 
 /// A place that was taken over.

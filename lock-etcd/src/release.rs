@@ -32,17 +32,14 @@ impl Core {
     async fn leave(&self, names: &Names, release: &Release, own: Own) -> Result<Released> {
         let claim = &release.claim;
         let delete_own = || delete(own.name.as_str());
-        let heirs = self.heirs(names, release, &own).await;
-        let usual = match &heirs {
-            Some(heirs) => {
-                let writes = iter::once(delete_own()).chain(heirs.writes.iter().cloned());
-                Some(Txn::new().when(heirs.guard.clone()).and_then(writes.collect::<Vec<_>>()))
-            }
+        let (heirs, usual) = match self.heirs(names, release, &own).await {
+            Some((heirs, handing_over)) => (Some(heirs), Some(handing_over)),
             // Most of these have no marker, and if there is one it is seen.
             None if release.answered && own.is_alone() => {
-                Some(Txn::new().and_then(iter::once(delete_own()).chain(oldest(names)).collect::<Vec<_>>()))
+                let writes: Vec<TxnOp> = iter::once(delete_own()).chain(oldest(names)).collect();
+                (None, Some(Txn::new().and_then(writes)))
             }
-            None => None,
+            None => (None, None),
         };
         let mut gone = false;
         if let Some(usual) = usual {

@@ -218,7 +218,7 @@ impl Core {
         let claim = &renewal.claim;
         let names = self.keys.of(claim.key());
         let mut record = seen.settled_record();
-        record.granted = Some(Grant { token: fence.token.get(), nth: 0, floor: fence.floor.get() });
+        record.granted = Some(Grant::of(fence));
         record.renewed = renewal.order;
         record.ttl = lease.ttl.as_secs();
         record.client.clone_from(&self.session);

@@ -65,17 +65,9 @@ impl Core {
         // An upgraded holder is alone: its floor is its token.
         let floor = if claims.iter().any(Seen::is_granted) { 0 } else { view.floor() };
         let grants = Grants::new(claims, floor);
-        let mut guard: Vec<Compare> = grants.guard().collect();
-        guard.push(nothing_new(names.all(Kind::Marker), view.revision));
-        if !grants.exclude() {
-            guard.push(match view.oldest() {
-                Some(oldest) => unchanged(&oldest.name, oldest.modified),
-                None => nothing_new(names.all(Kind::Shared), view.revision),
-            });
-        }
-        let mut written = self.write_grants(guard.clone(), &grants).await;
+        let mut written = self.write_grants(names, view, &grants).await;
         if written.as_ref().is_err_and(|trouble| trouble.lease_gone) {
-            written = self.write_grants(guard, &grants).await;
+            written = self.write_grants(names, view, &grants).await;
         }
         let Some(revision) = written? else { return Ok(false) };
         self.tell_granted(&grants, revision);
@@ -85,7 +77,20 @@ impl Core {
         Ok(true)
     }
 
-    async fn write_grants(&self, guard: Vec<Compare>, grants: &Grants) -> Result<Option<i64>, Trouble> {
+    async fn write_grants(
+        &self,
+        names: &Names,
+        view: &View,
+        grants: &Grants,
+    ) -> Result<Option<i64>, Trouble> {
+        let mut guard: Vec<Compare> = grants.guard().collect();
+        guard.push(nothing_new(names.all(Kind::Marker), view.revision));
+        if !grants.exclude() {
+            guard.push(match view.oldest() {
+                Some(oldest) => unchanged(&oldest.name, oldest.modified),
+                None => nothing_new(names.all(Kind::Shared), view.revision),
+            });
+        }
         let writes = self.granting(grants).await?;
         let answer = self.txn(Txn::new().when(guard).and_then(writes)).await?;
         Ok(answer.succeeded.then_some(answer.revision))
