@@ -22,8 +22,8 @@ use crate::what::{Break, Convert, Join, LetGo, Renew, What, micros};
 /// A lease is never shorter: a record must have been read within it, many times over.
 pub(crate) const MIN_TTL: Duration = Duration::from_secs(1);
 
-/// At most so many renewals in one record.
-const RENEWALS: usize = 2_000;
+/// At most so many renewals in one record, which is long enough for them: no claim is renewed more than 10^15 times.
+const RENEWALS: usize = 10_000;
 
 /// One client of the locks in a topic.
 pub struct KafkaBackend {
@@ -45,6 +45,7 @@ pub(crate) fn capabilities(replicated: bool) -> Capabilities {
         clock: LeaseClock::ServerWall,
         min_ttl: MIN_TTL,
         ttl_step: Duration::from_micros(1),
+        joint_renewal: true,
         survives_failover: replicated,
     }
 }
@@ -196,5 +197,22 @@ impl LockBackend for KafkaBackend {
 impl fmt::Debug for KafkaBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaBackend").field("partitions", &self.partitions).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockcore::ClaimId;
+
+    use super::*;
+    use crate::record::{Id, MAX_RECORD_BYTES, Record};
+
+    #[test]
+    fn the_longest_heartbeat_is_a_record() {
+        let ttl_us = micros(MAX_TTL);
+        let renew = (0..RENEWALS).map(|_| Renew { claim: ClaimId::random(), ttl_us, order: 10_u64.pow(15) });
+        let record = Record::new(Id::random(), u64::MAX, What::Heartbeat { renew: renew.collect() });
+        let bytes = record.encode().len();
+        assert!(bytes <= MAX_RECORD_BYTES, "{bytes}");
     }
 }

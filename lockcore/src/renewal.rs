@@ -19,8 +19,12 @@ use crate::tenure::Loss;
 /// Renewals that fall due within this time go out together.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// At most so many renewals in one request.
+/// At most so many renewals in one request, unless the backend wants them all in one.
 const BATCH: usize = 512;
+
+/// Where renewals are joint, what is due within this part of its ttl goes out as well. As that is half of the time from one
+/// renewal to the next, two groups of claims that are renewed at different times become one.
+const JOINT_DIVISOR: u32 = 6;
 
 /// A failed renewal is tried again after at most this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -33,6 +37,8 @@ pub(crate) struct Renewer {
     pub(crate) allowance: Allowance,
     pub(crate) registry: Arc<Registry>,
     pub(crate) request_timeout: Duration,
+    /// The backend wants its renewals together.
+    pub(crate) joint: bool,
     pub(crate) ended: Arc<AtomicBool>,
 }
 
@@ -60,11 +66,11 @@ impl Renewer {
         if self.registry.planned() > now {
             return Vec::new();
         }
-        let horizon = now.plus(GATHER);
+        let limit = if self.joint { usize::MAX } else { BATCH };
         let mut batches: Vec<Vec<(Slot, Renewal)>> = Vec::new();
         let (mut lost, mut waiting) = (Vec::new(), Vec::new());
         let earliest = self.registry.scan(|slot, entry| {
-            if entry.due > horizon {
+            if entry.due > now.plus(self.ahead(entry)) {
                 return;
             }
             entry.due = LocalTime::NEVER;
@@ -78,7 +84,7 @@ impl Renewer {
             }
             let Some(renewal) = self.renewal(entry, now) else { return };
             entry.in_flight = true;
-            match batches.last_mut().filter(|batch| batch.len() < BATCH) {
+            match batches.last_mut().filter(|batch| batch.len() < limit) {
                 Some(batch) => batch.push((slot, renewal)),
                 None => batches.push(vec![(slot, renewal)]),
             }
@@ -92,6 +98,12 @@ impl Renewer {
             claim.ring(News::Look);
         }
         batches
+    }
+
+    /// How much sooner than it is due an entry is seen to.
+    fn ahead(&self, entry: &Entry) -> Duration {
+        let renews_jointly = self.joint && entry.duty == Duty::Renew;
+        if renews_jointly { GATHER.max(entry.ttl / JOINT_DIVISOR) } else { GATHER }
     }
 
     /// The renewal that an entry needs now; none for a claim that is held as long as it may be.

@@ -6,6 +6,7 @@ mod converting;
 mod deadlines;
 mod letting_go;
 mod memory;
+mod renewing;
 mod scripted;
 mod storm;
 mod waiting;

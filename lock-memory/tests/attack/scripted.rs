@@ -20,6 +20,7 @@ pub(crate) type Script<A, T> = Box<dyn Fn(Arc<MemoryBackend>, A) -> Answer<Resul
 pub(crate) struct Scripted {
     pub(crate) memory: Arc<MemoryBackend>,
     pub(crate) clock: LeaseClock,
+    pub(crate) joint_renewal: bool,
     pub(crate) acquire: Option<Script<(Arc<Claim>, Queue), Attempt>>,
     pub(crate) renew: Option<Script<Renewal, Lease>>,
     pub(crate) convert: Option<Script<Conversion, Attempt>>,
@@ -28,8 +29,8 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     pub(crate) fn new(memory: Arc<MemoryBackend>) -> Scripted {
-        let clock = LeaseClock::Own;
-        Scripted { memory, clock, acquire: None, renew: None, convert: None, release: None }
+        let (clock, joint_renewal) = (LeaseClock::Own, false);
+        Scripted { memory, clock, joint_renewal, acquire: None, renew: None, convert: None, release: None }
     }
 
     pub(crate) fn client(self) -> LockClient {
@@ -65,7 +66,7 @@ impl fmt::Debug for Scripted {
 #[async_trait]
 impl LockBackend for Scripted {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { clock: self.clock, ..self.memory.capabilities() }
+        Capabilities { clock: self.clock, joint_renewal: self.joint_renewal, ..self.memory.capabilities() }
     }
 
     async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {
