@@ -49,7 +49,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) keeper: Keeper,
     /// A checkpoint that this client writes if nobody else has by then.
-    pub(crate) checkpoint: Option<(Instant, Box<Checkpoint>)>,
+    pub(crate) checkpoint: Option<(Instant, Checkpoint)>,
     pub(crate) over: Option<Over>,
 }
 

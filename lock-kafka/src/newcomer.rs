@@ -3,12 +3,13 @@
 //! It takes the second-newest checkpoint and folds on from there; on the way it comes to where the newest was taken, and
 //! compares. So what it begins with was found by somebody else as well, and a checkpoint that is wrong is noticed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Part, Progress};
 use crate::errors::Halt;
 use crate::fold::Replica;
 use crate::log::{Batch, Bounds, Log, Reader};
@@ -68,7 +69,7 @@ pub(crate) async fn begin_or_found(
 
 async fn try_begin(log: &Arc<dyn Log>, bounds: Bounds) -> Result<(Replica, Box<dyn Reader>), Halt> {
     let mut replica = match find(log, bounds).await? {
-        Some(checkpoint) => Replica::of(checkpoint)?,
+        Some(checkpoint) => Replica::of(&checkpoint)?,
         None if bounds.start == 0 => Replica::default(),
         None => return Err(Halt::Missing),
     };
@@ -113,17 +114,20 @@ async fn find(log: &Arc<dyn Log>, bounds: Bounds) -> Result<Option<Checkpoint>, 
 /// The newest two checkpoints of the log from this offset on, by where they were taken.
 async fn search(log: &Arc<dyn Log>, from: u64, bounds: Bounds) -> Result<Vec<Checkpoint>, Halt> {
     let mut newest: Vec<Checkpoint> = Vec::new();
+    let mut writers: HashMap<Id, Writer> = HashMap::new();
     let (mut reader, mut next) = (log.reader(from), from);
     while next < bounds.end {
         let Batch { entries, .. } = reader.next().await?;
         for entry in entries {
             next = entry.offset + 1;
-            if let Read::Record(record) = Record::decode(&entry.bytes)?
-                && let What::Checkpoint(checkpoint) = record.what
+            if may_be_of_checkpoint(&entry.bytes)
+                && let Read::Record(record) = Record::decode(&entry.bytes)?
+                && let What::Checkpoint(part) = record.what
+                && let Some(checkpoint) = writers.entry(record.session).or_default().reads(record.seq, &part)
                 && checkpoint.at_offset >= bounds.start
                 && newest.iter().all(|known| known.at_offset < checkpoint.at_offset)
             {
-                newest.push(*checkpoint);
+                newest.push(checkpoint);
                 if newest.len() > 2 {
                     newest.remove(0);
                 }
@@ -131,4 +135,39 @@ async fn search(log: &Arc<dyn Log>, from: u64, bounds: Bounds) -> Result<Vec<Che
         }
     }
     Ok(newest)
+}
+
+/// Most records are not, and need not be read for that.
+fn may_be_of_checkpoint(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| text.contains("\"checkpoint\""))
+}
+
+/// A session that writes checkpoints, as whoever does not know the sessions can follow it.
+#[derive(Default)]
+struct Writer {
+    seq: u64,
+    progress: Option<Progress>,
+    state: String,
+}
+
+impl Writer {
+    /// Takes in the next part; the checkpoint, if it was the last one.
+    fn reads(&mut self, seq: u64, part: &Part) -> Option<Checkpoint> {
+        // A late copy does not count.
+        if seq <= self.seq {
+            return None;
+        }
+        self.seq = seq;
+        self.progress = Progress::with(self.progress, part);
+        if part.number == 0 || self.progress.is_none() {
+            self.state.clear();
+        }
+        let progress = self.progress?;
+        self.state.push_str(&part.state);
+        if !progress.is_whole() {
+            return None;
+        }
+        let Part { at_offset, hash, .. } = *part;
+        Some(Checkpoint { at_offset, hash, state: std::mem::take(&mut self.state) })
+    }
 }

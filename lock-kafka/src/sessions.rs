@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{Part, Progress};
 use crate::record::Id;
 
 /// The sessions of a partition.
@@ -29,6 +30,9 @@ struct Session {
     last: u64,
     /// Where its client saw the log end.
     end: u64,
+    /// The checkpoint that it is writing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writes: Option<Progress>,
 }
 
 impl Sessions {
@@ -37,7 +41,7 @@ impl Sessions {
         let in_time = offset.checked_sub(end).is_some_and(|late| late <= window);
         let counts = in_time && !self.closed.contains_key(&id) && !self.open.contains_key(&id);
         if counts {
-            self.open.insert(id, Session { seq, last: offset, end });
+            self.open.insert(id, Session { seq, last: offset, end, writes: None });
         }
         counts
     }
@@ -50,6 +54,20 @@ impl Sessions {
             (session.seq, session.last) = (seq, offset);
         }
         counts
+    }
+
+    /// Takes in a part of a checkpoint that this session writes; how far it has come, unless the part does not go on there.
+    pub(crate) fn writes(&mut self, id: Id, part: &Part) -> Option<Progress> {
+        let session = self.open.get_mut(&id)?;
+        let progress = Progress::with(session.writes.take(), part);
+        session.writes = progress.filter(|progress| !progress.is_all());
+        progress
+    }
+
+    /// Whether somebody has written a part of this checkpoint, and not all of it.
+    pub(crate) fn is_written(&self, at_offset: u64) -> bool {
+        let writes = self.open.values().filter_map(|session| session.writes);
+        writes.into_iter().any(|progress| progress.at_offset == at_offset)
     }
 
     pub(crate) fn close(&mut self, id: Id, window: u64) {

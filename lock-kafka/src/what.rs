@@ -7,7 +7,7 @@ use std::time::Duration;
 use lockcore::{BreakTarget, Claim, ClaimId, FencingToken, Key, MAX_TTL, Mode, Queue};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::Part;
 use crate::record::Id;
 
 /// What a record says.
@@ -43,8 +43,8 @@ pub(crate) enum What {
     Suspect { leases: Vec<Named> },
     /// The sign of life. It sets no lease.
     Alive { claims: Vec<ClaimId> },
-    /// The state as it was before offset `at_offset`, for those who come later.
-    Checkpoint(Box<Checkpoint>),
+    /// The state as it was before offset `at_offset`, or a part of it, for those who come later.
+    Checkpoint(Part),
     /// Does nothing: whoever reads the state at its offset has read what was true during the call.
     Barrier,
 }
@@ -153,6 +153,7 @@ impl What {
             }
             What::Heartbeat { renew } => renew.iter().all(|renew| is_ttl(renew.ttl_us)),
             What::Genesis(genesis) => genesis.out_of_bounds().is_none(),
+            What::Checkpoint(part) => part.number < part.of,
             What::Open { .. }
             | What::Close
             | What::Convert(_)
@@ -161,7 +162,6 @@ impl What {
             | What::Expire { .. }
             | What::Suspect { .. }
             | What::Alive { .. }
-            | What::Checkpoint(_)
             | What::Barrier => true,
         }
     }

@@ -7,6 +7,7 @@ use lockcore::state::Effect;
 use lockcore::{Attempt, Claim, ClaimId, Ending, Key, News};
 use tokio::time::{Instant, sleep_until};
 
+use crate::checkpoint::PART_BYTES;
 use crate::core::{Core, Inner, Over};
 use crate::errors::Halt;
 use crate::fold::{Answer, Folded};
@@ -139,7 +140,10 @@ impl Core {
         {
             tracing::debug!(?leases, ?unanswered, ?lapsed, "not all of these leases are over for the log");
         }
-        if let (What::Checkpoint(_), Some(offset)) = (&record.what, inner.replica.deletable()) {
+        if let What::Checkpoint(part) = &record.what
+            && part.number + 1 == part.of
+            && let Some(offset) = inner.replica.deletable()
+        {
             self.log.forget(offset);
         }
         let in_the_way = matches!(answer, Answer::Attempt(Attempt::Queued(_) | Attempt::Busy));
@@ -181,11 +185,7 @@ impl Core {
                 inner.open_session(&self.log);
             }
         }
-        if let Some((_, checkpoint)) = inner.checkpoint.take_if(|(due, _)| *due <= now)
-            && !inner.replica.has_counted(checkpoint.at_offset)
-        {
-            inner.say(&self.log, What::Checkpoint(checkpoint));
-        }
+        inner.write_checkpoint(&self.log, now);
     }
 
     /// Begins with a checkpoint once more. What was asked is not known any more, and claims that are not there are lost.
@@ -217,8 +217,9 @@ impl Inner {
             self.watch(id, now);
         }
         if let Some(checkpoint) = &folded.checkpoint {
-            let due = now + Duration::from_millis(fastrand::u64(..CHECKPOINT_WITHIN));
-            self.checkpoint = Some((due, checkpoint.clone()));
+            // Where much is written the next one may come before the last was due.
+            let due = self.checkpoint.as_ref().map(|&(due, _)| due);
+            self.checkpoint = Some((due.unwrap_or_else(|| checkpoint_due(now)), checkpoint.clone()));
         }
         let effects = folded.effects.iter().filter_map(|effect| match effect {
             Effect::Granted { claim, fence } => Some((self.hears(claim.id(), false)?, News::Granted(*fence))),
@@ -288,6 +289,21 @@ impl Inner {
         }
     }
 
+    /// Writes the checkpoint that is due, unless somebody has, or is about to.
+    fn write_checkpoint(&mut self, log: &Arc<dyn Log>, now: Instant) {
+        let Some((_, checkpoint)) = self.checkpoint.take_if(|(due, _)| *due <= now) else { return };
+        if self.replica.has_counted(checkpoint.at_offset) {
+            return;
+        }
+        if self.replica.is_written(checkpoint.at_offset) {
+            self.checkpoint = Some((checkpoint_due(now), checkpoint));
+            return;
+        }
+        for part in checkpoint.parts(PART_BYTES) {
+            self.say(log, What::Checkpoint(part));
+        }
+    }
+
     /// Proposes what is due: one record for all leases that are over, one for all who are asked whether they live.
     fn propose_all(&mut self, log: &Arc<dyn Log>, now: Instant) {
         let (mut over, mut unanswered, mut suspected, mut alive) =
@@ -346,4 +362,8 @@ impl Inner {
         }
         self.keeper.propose(claim, over_by_stamps, grace, now)
     }
+}
+
+fn checkpoint_due(now: Instant) -> Instant {
+    now + Duration::from_millis(fastrand::u64(..CHECKPOINT_WITHIN))
 }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use lockcore::Key;
 use lockcore::state::LockState;
 
-use super::{Answer, HASHES, Replica, Tracked};
-use crate::checkpoint::{Checkpoint, Image};
+use super::{HASHES, Replica, Tracked};
+use crate::checkpoint::{Checkpoint, Image, Part};
 use crate::errors::Halt;
+use crate::record::Id;
 use crate::what::Genesis;
 
 impl Replica {
@@ -15,12 +16,10 @@ impl Replica {
     ///
     /// # Errors
     /// [`Halt::Diverged`] when it is not in itself right.
-    pub(crate) fn of(checkpoint: Checkpoint) -> Result<Replica, Halt> {
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Replica, Halt> {
         let at_offset = checkpoint.at_offset;
-        if !checkpoint.is_whole() {
-            return Err(Halt::Diverged { at_offset });
-        }
-        let Image { genesis, clock, last_token, counted, sessions, locks, leases } = checkpoint.state;
+        let image = checkpoint.image().ok_or(Halt::Diverged { at_offset })?;
+        let Image { genesis, clock, last_token, counted, sessions, locks, leases } = image;
         let mut replica = Replica {
             genesis: Some(genesis),
             next: at_offset,
@@ -60,7 +59,7 @@ impl Replica {
     }
 
     /// Where a checkpoint is due before the record at `offset`: forgets what is over, and takes it.
-    pub(super) fn look_back(&mut self, offset: u64) -> Option<Box<Checkpoint>> {
+    pub(super) fn look_back(&mut self, offset: u64) -> Option<Checkpoint> {
         let genesis = self.genesis.as_ref()?;
         let every = genesis.checkpoint_every.get();
         let at_offset = offset / every * every;
@@ -73,31 +72,33 @@ impl Replica {
             state.expire(now, &mut none);
             !state.is_idle()
         });
-        let state = self.image()?;
-        let hash = state.hash();
-        self.hashes.push_back((at_offset, hash));
+        let checkpoint = Checkpoint::new(at_offset, &self.image()?);
+        self.hashes.push_back((at_offset, checkpoint.hash));
         if self.hashes.len() > HASHES {
             self.hashes.pop_front();
         }
-        Some(Box::new(Checkpoint { at_offset, hash, state }))
+        Some(checkpoint)
     }
 
-    /// A checkpoint that somebody took: it counts if it is newer than the last that did, and must be what was found here.
+    /// A part of a checkpoint that somebody took: with its last part it counts if it is newer than the last that did, and must
+    /// be what was found here.
     pub(super) fn compare(
         &mut self,
         offset: u64,
-        checkpoint: &Checkpoint,
+        session: Id,
+        part: &Part,
         genesis: &Genesis,
-    ) -> Result<Answer, Halt> {
-        let at_offset = checkpoint.at_offset;
+    ) -> Result<(), Halt> {
+        let at_offset = part.at_offset;
         let is_due = at_offset.is_multiple_of(genesis.checkpoint_every.get()) && at_offset <= offset;
-        if !is_due || at_offset <= self.counted {
-            return Ok(Answer::NotCounted);
+        let progress = self.sessions.writes(session, part);
+        if !is_due || at_offset <= self.counted || !progress.is_some_and(|progress| progress.is_whole()) {
+            return Ok(());
         }
         self.counted = at_offset;
         // Whoever began later than at this offset cannot tell.
         if let Some(&(_, found)) = self.hashes.iter().find(|&&(at, _)| at == at_offset) {
-            if found != checkpoint.hash || !checkpoint.is_whole() {
+            if found != part.hash {
                 return Err(Halt::Diverged { at_offset });
             }
             self.agreed.push_back(at_offset);
@@ -107,7 +108,7 @@ impl Replica {
         } else {
             self.agreed.clear();
         }
-        Ok(Answer::Noted)
+        Ok(())
     }
 
     /// Up to where the log is not needed any more: the newest two checkpoints agree with what was found here, and whoever

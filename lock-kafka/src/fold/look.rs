@@ -47,6 +47,11 @@ impl Replica {
         at_offset <= self.counted
     }
 
+    /// Whether somebody is writing the checkpoint of this offset.
+    pub(crate) fn is_written(&self, at_offset: u64) -> bool {
+        self.sessions.is_written(at_offset)
+    }
+
     /// How long is waited before the brokers' clocks are believed.
     pub(crate) fn patience(&self) -> Patience {
         self.genesis.as_ref().map_or_else(Patience::default, |genesis| Patience {

@@ -60,7 +60,7 @@ pub(crate) struct Folded {
     /// Claims whose lease was set or suspected, and those that are gone.
     pub(crate) touched: Vec<ClaimId>,
     /// The state before this record, if a checkpoint may be taken there.
-    pub(crate) checkpoint: Option<Box<Checkpoint>>,
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 /// What its writer is told.
@@ -205,7 +205,10 @@ impl Replica {
                 }
                 Answer::Noted
             }
-            What::Checkpoint(checkpoint) => self.compare(offset, checkpoint, &genesis)?,
+            What::Checkpoint(part) => {
+                self.compare(offset, session, part, &genesis)?;
+                Answer::Noted
+            }
         })
     }
 

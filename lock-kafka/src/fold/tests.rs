@@ -164,3 +164,31 @@ fn an_id_names_one_claim_on_one_key() {
     let folded = log.says(1, What::Acquire(join));
     assert!(matches!(folded.answer, Answer::Attempt(Attempt::Gone)), "{folded:?}");
 }
+
+#[test]
+fn what_is_over_is_not_kept() {
+    const CYCLES: u64 = 75_000;
+    const CYCLES_OF_A_CLIENT: u64 = 1_000;
+    let mut log = Written::new();
+    let window = log.replica.window();
+    let mut longest = 0;
+    for cycle in 1..=CYCLES {
+        let (at, claim) = (cycle / 100, ClaimId::from_bits(cycle.into()));
+        log.joins(at, cycle.into(), 30);
+        if cycle.is_multiple_of(CYCLES_OF_A_CLIENT) {
+            longest = longest.max(serde_json::to_vec(&log.replica.image()).unwrap().len());
+            // Another client comes and goes.
+            let (session, end) = (Id::from_bits(u128::from(cycle) << 64), log.replica.next);
+            for (seq, what) in [(0, What::Open { end }), (1, What::Close)] {
+                log.reads(at, &Read::Record(Box::new(Record::new(session, seq, what))));
+            }
+        }
+        let let_go = LetGo { identifier: key(), claim, answered: true, only_waiting: false };
+        assert!(matches!(log.says(at, What::Release(let_go)).answer, Answer::Released(Released::Released)));
+    }
+    assert!(log.replica.next > window, "sessions are forgotten in it");
+    assert!(log.replica.locks.is_empty() && log.replica.claims.is_empty());
+    assert!(log.replica.hashes.len() <= HASHES);
+    // 50 clients within a window, and a claim.
+    assert!(longest < 4_500, "the state has up to {longest} bytes");
+}

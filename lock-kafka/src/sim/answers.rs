@@ -12,10 +12,11 @@ use lockcore::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::checkpoints::fill;
 use super::client::SimClient;
 use super::in_paused_time;
 use super::store::{Found, SimLog};
-use super::stories::{appends, backend, client, fill, halted, holds};
+use super::stories::{appends, backend, client, halted, holds};
 use crate::backend::KafkaBackend;
 use crate::errors::Halt;
 use crate::log::{Append, Appending, Batch, Bounds, Log, Reader};

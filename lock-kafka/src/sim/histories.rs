@@ -185,7 +185,7 @@ impl World {
         self.log.push((entry, read));
         self.appended_at.insert(offset, self.now);
         if let Some(checkpoint) = &folded.checkpoint {
-            self.checkpoints.push((**checkpoint).clone());
+            self.checkpoints.push(checkpoint.clone());
         }
         let (record, sent) = written.map_or((None, self.now), |(record, sent)| (Some(record), sent));
         let at = Appended { offset, stamp, record, sent, now: self.now };
@@ -203,11 +203,7 @@ impl World {
         for from in std::iter::once(None).chain(begins.map(|(_, checkpoint)| Some(checkpoint))) {
             let mut replica = match from {
                 None => Replica::default(),
-                Some(checkpoint) => {
-                    let written = serde_json::to_vec(checkpoint).unwrap();
-                    let read = serde_json::from_slice(&written).map_err(|error| error.to_string())?;
-                    Replica::of(read).map_err(|halt| halt.to_string())?
-                }
+                Some(checkpoint) => Replica::of(checkpoint).map_err(|halt| halt.to_string())?,
             };
             let next = usize::try_from(replica.next()).unwrap();
             for (entry, read) in &self.log[next..] {

@@ -10,6 +10,7 @@
 //! the order in which tasks run that wake at one moment.
 
 mod answers;
+mod checkpoints;
 mod client;
 mod histories;
 mod oracle;

@@ -1,10 +1,11 @@
 //! Somebody who writes records: what they might say next, in or out of place.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use lockcore::{Claim, ClaimId, Key, Mode, Queue};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Part};
 use crate::fold::Replica;
 use crate::record::{Id, Record};
 use crate::what::{Break, Convert, Join, LetGo, Named, Renew, Target, What};
@@ -19,6 +20,8 @@ pub(super) struct Speaker {
     seq: u64,
     pub(super) claims: Vec<Own>,
     renewals: u64,
+    /// What it has to write of a checkpoint.
+    parts: VecDeque<Part>,
 }
 
 /// A claim of a speaker.
@@ -44,7 +47,13 @@ pub(super) struct View<'w> {
 
 impl Speaker {
     pub(super) fn new(random: &mut fastrand::Rng) -> Speaker {
-        Speaker { session: Id::from_bits(random.u128(..)), seq: 0, claims: Vec::new(), renewals: 0 }
+        Speaker {
+            session: Id::from_bits(random.u128(..)),
+            seq: 0,
+            claims: Vec::new(),
+            renewals: 0,
+            parts: VecDeque::new(),
+        }
     }
 
     /// The record that opens its session.
@@ -66,6 +75,7 @@ impl Speaker {
     /// Something that it might say now.
     pub(super) fn speaks(&mut self, view: &View, random: &mut fastrand::Rng) -> Record {
         let what = match random.u8(..20) {
+            _ if !self.parts.is_empty() && random.bool() => self.writes_on(random),
             0..5 => self.joins(random),
             5..7 => self.joins_again(random),
             7..10 => self.renews(random),
@@ -76,11 +86,25 @@ impl Speaker {
             17 => suspects(view, random),
             18 => What::Alive { claims: self.claims.iter().map(|own| own.claim.claim).collect() },
             _ => match view.checkpoint {
-                Some(checkpoint) => What::Checkpoint(Box::new(checkpoint.clone())),
+                Some(checkpoint) => self.writes(checkpoint, random),
                 None => What::Barrier,
             },
         };
         self.says(what)
+    }
+
+    /// Begins to write a checkpoint, in up to four records.
+    fn writes(&mut self, checkpoint: &Checkpoint, random: &mut fastrand::Rng) -> What {
+        self.parts = checkpoint.parts(checkpoint.state.len() / random.usize(1..4)).into();
+        self.writes_on(random)
+    }
+
+    /// Its next part; now and then it leaves one out.
+    fn writes_on(&mut self, random: &mut fastrand::Rng) -> What {
+        if random.u8(..16) == 0 {
+            self.parts.pop_front();
+        }
+        self.parts.pop_front().map_or(What::Barrier, What::Checkpoint)
     }
 
     fn joins(&mut self, random: &mut fastrand::Rng) -> What {

@@ -13,17 +13,16 @@ use super::client::SimClient;
 use super::in_paused_time;
 use super::store::SimLog;
 use crate::backend::KafkaBackend;
-use crate::checkpoint::Checkpoint;
 use crate::errors::Halt;
 use crate::record::{Id, Record};
 use crate::settings::Settings;
 use crate::what::{Genesis, What};
 
-const TTL: Duration = Duration::from_secs(30);
+pub(super) const TTL: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Checkpoints soon, everything else as usual.
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings { checkpoint_every: 16.try_into().unwrap(), ..Settings::default() }
 }
 
@@ -158,100 +157,6 @@ fn a_truncated_log_halts_its_readers_and_tokens_go_on() {
         assert!(!guard.is_held(), "its grant is not in the log any more");
         let guard = holds(&client(&log).await, Renew::Automatic).await;
         assert!(guard.fence().token > before, "{} after {before}", guard.fence().token);
-    });
-}
-
-#[test]
-fn a_checkpoint_that_is_not_what_the_log_led_to_halts_everybody() {
-    in_paused_time(async {
-        let log = SimLog::new();
-        let one = backend(&log).await;
-        fill(&one, 40).await;
-        assert_eq!(halted(&one).await, None);
-        let state = log.with_replica(crate::fold::Replica::image).unwrap();
-        let at_offset = (log.bounds().end / 16 + 1) * 16;
-        let wrong = Checkpoint { at_offset, hash: state.hash(), state };
-        // Before anybody writes the right one.
-        while log.bounds().end <= at_offset {
-            one.clone().inspect(Key::new("k").unwrap()).await.unwrap();
-        }
-        appends(&log, Id::random(), [What::Checkpoint(Box::new(wrong))]);
-        sleep(Duration::from_millis(100)).await;
-        assert_eq!(halted(&one).await, Some(Halt::Diverged { at_offset }));
-    });
-}
-
-#[test]
-fn a_newcomer_checks_the_newest_checkpoint_by_the_one_before() {
-    in_paused_time(async {
-        let log = SimLog::new();
-        let one = backend(&log).await;
-        fill(&one, 40).await;
-        one.clone().close().await.unwrap();
-        sleep(Duration::from_secs(1)).await;
-        let every = 16;
-        let at_offset = (log.bounds().end / every + 1) * every;
-        let fillers = (0..every).map(|_| What::Barrier);
-        appends(&log, Id::random(), fillers);
-        let mut state = log.with_replica(crate::fold::Replica::image).unwrap();
-        state.last_token += 1;
-        let wrong = Checkpoint { at_offset, hash: state.hash(), state };
-        appends(&log, Id::random(), [What::Checkpoint(Box::new(wrong))]);
-        let begun = KafkaBackend::over(vec![Arc::new(SimClient::steady(&log))], &settings()).await;
-        let halt = begun.unwrap_err();
-        let halt = std::error::Error::source(&halt).and_then(|source| source.downcast_ref::<Halt>());
-        assert_eq!(halt, Some(&Halt::Diverged { at_offset }));
-    });
-}
-
-/// Writes some records, and waits until the checkpoint is written that is due.
-pub(super) async fn fill(backend: &Arc<KafkaBackend>, records: usize) {
-    for _ in 0..records {
-        backend.clone().inspect(Key::new("k").unwrap()).await.unwrap();
-    }
-    sleep(Duration::from_secs(3)).await;
-}
-
-#[test]
-fn newcomers_and_those_who_stood_still_begin_with_a_checkpoint() {
-    in_paused_time(async {
-        let log = SimLog::new();
-        let one = backend(&log).await;
-        let locks = LockClient::new(one.clone());
-        let guard = holds(&locks, Renew::Automatic).await;
-        let (switch, goes_on) = watch::channel(true);
-        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
-        let still = KafkaBackend::over(vec![Arc::new(connection)], &settings()).await.unwrap();
-        let lost = LockClient::new(still.clone())
-            .lock("other")
-            .unwrap()
-            .exclusive()
-            .ttl(TTL)
-            .acquire()
-            .await
-            .unwrap();
-        switch.send_replace(false);
-        for _ in 0..5 {
-            fill(&one, 100).await;
-        }
-        sleep(TTL * 2).await;
-        fill(&one, 40).await;
-        assert!(log.bounds().start > 400, "what nobody needs is deleted: {:?}", log.bounds());
-        switch.send_replace(true);
-        sleep(Duration::from_secs(1)).await;
-        assert!(guard.is_held() && !lost.is_held());
-        let fresh = backend(&log).await;
-        for backend in [&fresh, &still] {
-            let seen = backend.clone().inspect(Key::new("k").unwrap()).await.unwrap();
-            assert_eq!(seen.holders.iter().map(|holder| holder.id).collect::<Vec<_>>(), [guard.claim_id()]);
-        }
-        fill(&fresh, 40).await;
-        for backend in [&one, &fresh, &still] {
-            assert_eq!(
-                backend.partitions[0].inner().replica.image(),
-                log.with_replica(crate::fold::Replica::image)
-            );
-        }
     });
 }
 
