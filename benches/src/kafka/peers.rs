@@ -34,7 +34,7 @@ pub(crate) struct Bare {
 
 type Waiting = HashMap<u64, oneshot::Sender<()>>;
 
-fn config(broker: &str) -> ClientConfig {
+pub(super) fn config(broker: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (name, value) in [
         ("bootstrap.servers", broker),
@@ -58,13 +58,31 @@ pub(crate) fn end(broker: &str, topic: &str) -> Result<u64> {
     Ok(end.unsigned_abs())
 }
 
+/// How many records of a topic from this offset on have this text in them.
+pub(crate) fn count(broker: &str, topic: &str, from: u64, text: &str) -> Result<u64> {
+    let (consumer, end): (BaseConsumer, _) = (config(broker).create()?, end(broker, topic)?);
+    assign(&consumer, topic, i64::try_from(from)?)?;
+    let (mut next, mut found) = (from, 0);
+    while next < end {
+        let message = consumer.poll(PATIENCE).ok_or("the log cannot be read")??;
+        next = message.offset().unsigned_abs() + 1;
+        let record = message.payload().unwrap_or_default();
+        found += u64::from(record.windows(text.len()).any(|part| part == text.as_bytes()));
+    }
+    Ok(found)
+}
+
+fn assign(consumer: &BaseConsumer, topic: &str, from: i64) -> Result<()> {
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(topic, 0, Offset::Offset(from))?;
+    Ok(consumer.assign(&place)?)
+}
+
 impl Bare {
     pub(crate) fn connect(broker: &str, topic: &'static str) -> Result<Arc<Bare>> {
         let consumer: BaseConsumer = config(broker).create()?;
         let (_, end) = consumer.fetch_watermarks(topic, 0, PATIENCE)?;
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset(topic, 0, Offset::Offset(end))?;
-        consumer.assign(&place)?;
+        assign(&consumer, topic, end)?;
         let (waiting, is_over) = (Arc::<Mutex<Waiting>>::default(), Arc::<AtomicBool>::default());
         let (wakes, ends) = (waiting.clone(), is_over.clone());
         thread::spawn(move || {

@@ -17,7 +17,7 @@ use crate::Result;
 use crate::server::{Counted, Counters, Server};
 
 /// The topics of the locks and of the bare records, of one partition each.
-const LOCKS: &str = "bench_locks";
+pub(crate) const LOCKS: &str = "bench_locks";
 pub(crate) const BARE: &str = "bench_bare";
 
 const RECORDS: &str = "records";
