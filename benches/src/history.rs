@@ -1,6 +1,6 @@
 //! What happened on one key, and whether a lock may do that.
 
-use lock_conformance::history::{self, Act, Options, check};
+use lock_conformance::history::{self, Act, Options, check, explain};
 use lockcore::Mode;
 
 /// One time that a worker held the key, as the worker saw it: the server's hold is longer at both ends.
@@ -27,10 +27,11 @@ pub(crate) fn violations(events: &mut [Event]) -> u64 {
     if events.iter().any(|event| event.token == 0) {
         return overlaps(events);
     }
-    match check(&acts(events), Options { complete: true, ..Options::default() }) {
+    let events = acts(events);
+    match check(&events, Options { complete: true, ..Options::default() }) {
         Ok(_) => 0,
         Err(violation) => {
-            eprintln!("the history cannot be explained: {violation:?}");
+            eprintln!("the history cannot be explained: {}", explain(&events, &violation));
             1
         }
     }

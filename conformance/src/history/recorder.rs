@@ -7,7 +7,7 @@ use std::time::Duration;
 use lockcore::{LockGuard, LockMode, Mode};
 use tokio::time::Instant;
 
-use super::{Act, Event};
+use super::{Act, Event, Options, Summary, check, explain};
 
 /// Records the events of one history. Cheap to clone; all clones write into the same one.
 #[derive(Clone, Debug)]
@@ -60,6 +60,15 @@ impl Recorder {
     #[must_use]
     pub fn to_json_lines(&self) -> String {
         self.events().iter().map(|event| event.to_json() + "\n").collect()
+    }
+
+    /// Checks what has been recorded so far.
+    ///
+    /// # Errors
+    /// What is wrong with it, [explained](super::explain).
+    pub fn check(&self, options: Options) -> Result<Summary, String> {
+        let events = self.events();
+        check(&events, options).map_err(|violation| explain(&events, &violation))
     }
 
     fn nanos(&self, after: Duration) -> u64 {

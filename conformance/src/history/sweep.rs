@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use lockcore::Mode;
 
-use super::check::{At, Grant, NEVER, Story, Violation};
-use super::{Act, Event};
+use super::check::{At, Grant, NEVER, Story};
+use super::{Act, Event, Violation};
 
 fn granted(stories: &[Story]) -> Vec<(Story, Grant)> {
     stories.iter().filter_map(|story| story.grant.map(|grant| (*story, grant))).collect()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lockcore::{Any, ErrorKind, FenceGate, Lock, LockGuard, Mode};
 use tokio::time::{sleep, timeout};
 
-use crate::history::{self, Act, Options, Recorder};
+use crate::history::{Act, Options, Recorder};
 use crate::outcome::{Outcome, Stop, ensure};
 use crate::scene::Scene;
 
@@ -39,7 +39,7 @@ pub(crate) async fn random_mix(scene: &Scene) -> Outcome {
         played??;
     }
     let options = Options { complete: true, ..Options::default() };
-    let summary = history::check(&scene.history.events(), options).map_err(Stop::failed)?;
+    let summary = scene.history.check(options).map_err(Stop::failed)?;
     ensure!(summary.grants > CLIENTS * ROUNDS / 4, "only {} grants in all", summary.grants);
     for key in 0..KEYS {
         scene.until_free(&scene.lock(&key.to_string()).await?).await?;

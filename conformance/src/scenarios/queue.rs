@@ -6,7 +6,7 @@ use lockcore::{Lock, LockGuard, LockMode, Mode};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::history::{self, Act, Options, Track};
+use crate::history::{Act, Options, Track};
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::scene::{LONG, Scene, granted};
 
@@ -130,7 +130,7 @@ pub(crate) async fn thundering_herd(scene: &Scene) -> Outcome {
         served??;
     }
     let options = Options { complete: true, ..Options::default() };
-    let summary = history::check(&scene.history.events(), options).map_err(Stop::failed)?;
+    let summary = scene.history.check(options).map_err(Stop::failed)?;
     ensure_eq!(summary.grants, HERD, "how many of the herd were granted");
     scene.until_free(&locks[0]).await
 }
@@ -160,7 +160,7 @@ pub(crate) async fn fifo_history(scene: &Scene) -> Outcome {
         served??;
     }
     let options = Options { fair: true, complete: true, drained_within: Some(scene.promptly()) };
-    history::check(&scene.history.events(), options).map_err(Stop::failed)?;
+    scene.history.check(options).map_err(Stop::failed)?;
     Ok(())
 }
 

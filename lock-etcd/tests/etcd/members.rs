@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_conformance::history::{Act, Options, Recorder, check};
+use lock_conformance::history::{Act, Options, Recorder};
 use lock_etcd::EtcdBackend;
 use lockcore::{Exclusive, LockClient, LockGuard, Mode};
 use testbed::{EtcdCluster, EtcdVersion, Proxy};
@@ -204,7 +204,7 @@ async fn no_two_are_inside_while_members_die_hang_and_come_back() {
     while let Some(played) = players.join_next().await {
         played.unwrap();
     }
-    let summary = check(&history.events(), Options { complete: true, ..Options::default() }).unwrap();
+    let summary = history.check(Options { complete: true, ..Options::default() }).unwrap();
     println!("{summary:?}");
     assert!(summary.grants > 200, "only {} grants", summary.grants);
 }
