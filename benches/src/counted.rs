@@ -44,6 +44,10 @@ impl LockBackend for Counted {
         self.inner.capabilities()
     }
 
+    fn renewal_group(&self, key: &Key) -> Option<usize> {
+        self.inner.renewal_group(key)
+    }
+
     async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {
         self.next().acquire(claim, queue).await
     }

@@ -53,6 +53,10 @@ impl LockBackend for Counting {
         self.inner.capabilities()
     }
 
+    fn renewal_group(&self, key: &Key) -> Option<usize> {
+        self.inner.renewal_group(key)
+    }
+
     async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner).push(claim.clone());
         self.count().acquire(claim, queue).await

@@ -43,6 +43,10 @@ impl LockBackend for Delaying {
         self.inner.capabilities()
     }
 
+    fn renewal_group(&self, key: &Key) -> Option<usize> {
+        self.inner.renewal_group(key)
+    }
+
     async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {
         self.slowly(self.inner.clone().acquire(claim, queue)).await
     }

@@ -78,6 +78,10 @@ impl LockBackend for Pausing {
         self.0.capabilities()
     }
 
+    fn renewal_group(&self, key: &Key) -> Option<usize> {
+        self.0.renewal_group(key)
+    }
+
     async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {
         sent(self.0.clone().acquire(claim, queue)).await
     }

@@ -47,7 +47,6 @@ pub(crate) fn capabilities(min_ttl: Duration, survives_failover: bool) -> Capabi
         clock: LeaseClock::ServerMonotonic,
         min_ttl,
         ttl_step: Duration::from_secs(1),
-        joint_renewal: false,
         survives_failover,
     }
 }

@@ -45,17 +45,20 @@ pub(crate) fn capabilities(replicated: bool) -> Capabilities {
         clock: LeaseClock::ServerWall,
         min_ttl: MIN_TTL,
         ttl_step: Duration::from_micros(1),
-        joint_renewal: true,
         survives_failover: replicated,
     }
 }
 
 impl KafkaBackend {
-    /// The partition of a key, the same in every version of every program.
-    fn partition(&self, key: &Key) -> &Arc<Core> {
+    /// The number of the partition of a key, the same in every version of every program.
+    fn number(&self, key: &Key) -> usize {
         let count = u64::try_from(self.partitions.len()).unwrap_or(1).max(1);
         let which = Hash::of(key.as_str().as_bytes()).get() % count;
-        &self.partitions[usize::try_from(which).unwrap_or(0)]
+        usize::try_from(which).unwrap_or(0)
+    }
+
+    fn partition(&self, key: &Key) -> &Arc<Core> {
+        &self.partitions[self.number(key)]
     }
 
     async fn release_one(&self, Release { claim, answered, only_waiting }: Release) -> Result<Released> {
@@ -76,6 +79,10 @@ impl KafkaBackend {
 impl LockBackend for KafkaBackend {
     fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    fn renewal_group(&self, key: &Key) -> Option<usize> {
+        Some(self.number(key))
     }
 
     async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {

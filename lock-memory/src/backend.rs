@@ -60,7 +60,6 @@ impl LockBackend for MemoryBackend {
             clock: LeaseClock::Own,
             min_ttl: MIN_TTL,
             ttl_step: Duration::from_micros(1),
-            joint_renewal: false,
             survives_failover: false,
         }
     }

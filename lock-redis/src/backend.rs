@@ -108,7 +108,6 @@ impl LockBackend for RedisBackend {
             clock: LeaseClock::ServerWall,
             min_ttl: MIN_TTL,
             ttl_step: Duration::from_micros(1),
-            joint_renewal: false,
             survives_failover: false,
         }
     }

@@ -48,6 +48,15 @@ pub trait LockBackend: Debug + Send + Sync + 'static {
     /// that is not a holder, even when its key is free.
     async fn renew(self: Arc<Self>, renewals: Vec<Renewal>) -> Vec<Result<Lease>>;
 
+    /// Where a request that renews many claims costs about as much as one that renews a single claim: the number of the
+    /// group to which the claims on `key` belong. All that a client has of a group it renews together, many of them
+    /// sooner than they are due. Of two groups one may be out of reach; they never share a request.
+    ///
+    /// `None`, unless a backend says otherwise: each is renewed when it is due.
+    fn renewal_group(&self, _key: &Key) -> Option<usize> {
+        None
+    }
+
     /// Converts a holder between exclusive and shared or permit.
     ///
     /// An upgrade is granted at once, or waits ahead of the queue ([`Attempt::Queued`]; asking again is idempotent); it

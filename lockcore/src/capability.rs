@@ -57,9 +57,6 @@ pub struct Capabilities {
     pub min_ttl: Duration,
     /// Leases are a multiple of this, rounded up.
     pub ttl_step: Duration,
-    /// To renew many leases costs about as much as to renew one. The client then renews all of its claims by one request,
-    /// many of them sooner than it would by itself.
-    pub joint_renewal: bool,
     /// A granted lock outlives the loss of one server.
     pub survives_failover: bool,
 }

@@ -295,7 +295,6 @@ impl Inner {
             allowance: self.allowance,
             registry: self.registry.clone(),
             request_timeout: self.settings.request_timeout,
-            joint: self.capabilities.joint_renewal,
             ended: self.ended.clone(),
         };
         let alive = Alive(self.tasks.clone());

@@ -1,5 +1,7 @@
 //! One task per client keeps the leases of all its guards alive, in batches, and wakes its waiters for their heartbeats.
 
+use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use crate::bell::News;
 use crate::claim::Claim;
 use crate::clock::{Allowance, Clock, LocalTime};
 use crate::error::{ErrorKind, Result};
+use crate::key::Key;
 use crate::lease::Lease;
 use crate::registry::{Duty, Entry, Registry, Slot};
 use crate::request::answer;
@@ -19,12 +22,15 @@ use crate::tenure::Loss;
 /// Renewals that fall due within this time go out together.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// At most so many renewals in one request, unless the backend wants them all in one.
+/// At most so many renewals in one request.
 const BATCH: usize = 512;
 
-/// Where renewals are joint, what is due within this part of its ttl goes out as well. As that is half of the time from one
-/// renewal to the next, two groups of claims that are renewed at different times become one.
-const JOINT_DIVISOR: u32 = 6;
+/// The same for the claims of a group, which are wanted in one.
+const BATCH_OF_GROUP: usize = 10_000;
+
+/// With one claim of a group go all others that are due within this part of their ttl. As that is half of the time from one
+/// renewal to the next, claims that were renewed at different times come together.
+const GROUP_DIVISOR: u32 = 6;
 
 /// A failed renewal is tried again after at most this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,9 +43,49 @@ pub(crate) struct Renewer {
     pub(crate) allowance: Allowance,
     pub(crate) registry: Arc<Registry>,
     pub(crate) request_timeout: Duration,
-    /// The backend wants its renewals together.
-    pub(crate) joint: bool,
     pub(crate) ended: Arc<AtomicBool>,
+}
+
+/// With whom a claim is renewed: those of its group whose ttl is about the same. A request may take a part of the shortest
+/// ttl in it, so one that is much longer would be given up too soon.
+type Company = (usize, u32);
+
+type Batch = Vec<(Slot, Renewal)>;
+
+/// What is due.
+#[derive(Default)]
+struct Gathered {
+    lost: Vec<Arc<Claim>>,
+    waiting: Vec<Arc<Claim>>,
+    /// What is renewed by itself, and what with its company, as far as the batch is not full.
+    single: Batch,
+    joint: HashMap<Company, Batch>,
+    full: Vec<Batch>,
+}
+
+impl Gathered {
+    fn add(&mut self, company: Option<Company>, slot: Slot, renewal: Renewal) {
+        let (batch, limit) = match company {
+            Some(company) => (self.joint.entry(company).or_default(), BATCH_OF_GROUP),
+            None => (&mut self.single, BATCH),
+        };
+        batch.push((slot, renewal));
+        if batch.len() >= limit {
+            self.full.push(mem::take(batch));
+        }
+    }
+
+    fn has(&self, company: Option<Company>) -> bool {
+        company.is_some_and(|company| self.joint.contains_key(&company))
+    }
+
+    fn batches(self) -> Vec<Batch> {
+        let mut batches = self.full;
+        batches.push(self.single);
+        batches.extend(self.joint.into_values());
+        batches.retain(|batch| !batch.is_empty());
+        batches
+    }
 }
 
 impl Renewer {
@@ -61,49 +107,53 @@ impl Renewer {
     }
 
     /// Takes out what is due, and plans for the rest.
-    fn gather(&self) -> Vec<Vec<(Slot, Renewal)>> {
+    fn gather(&self) -> Vec<Batch> {
         let now = self.clock.now();
         if self.registry.planned() > now {
             return Vec::new();
         }
-        let limit = if self.joint { usize::MAX } else { BATCH };
-        let mut batches: Vec<Vec<(Slot, Renewal)>> = Vec::new();
-        let (mut lost, mut waiting) = (Vec::new(), Vec::new());
-        let earliest = self.registry.scan(|slot, entry| {
-            if entry.due > now.plus(self.ahead(entry)) {
-                return;
-            }
-            entry.due = LocalTime::NEVER;
-            if entry.duty == Duty::Wake {
-                waiting.push(entry.claim.clone());
-                return;
-            }
-            if entry.claim.tenure.loss(now).is_some() {
-                lost.push(entry.claim.clone());
-                return;
-            }
-            let Some(renewal) = self.renewal(entry, now) else { return };
-            entry.in_flight = true;
-            match batches.last_mut().filter(|batch| batch.len() < limit) {
-                Some(batch) => batch.push((slot, renewal)),
-                None => batches.push(vec![(slot, renewal)]),
+        let mut gathered = Gathered::default();
+        let horizon = now.plus(GATHER);
+        let mut earliest = self.registry.scan(|slot, entry| {
+            if entry.due <= horizon {
+                self.take(slot, entry, now, &mut gathered);
             }
         });
+        if !gathered.joint.is_empty() {
+            earliest = self.registry.scan(|slot, entry| {
+                let is_near = entry.duty == Duty::Renew && entry.due <= now.plus(entry.ttl / GROUP_DIVISOR);
+                if is_near && gathered.has(self.company(entry.claim.key(), entry.ttl)) {
+                    self.take(slot, entry, now, &mut gathered);
+                }
+            });
+        }
         self.registry.plan_quietly(earliest);
         // Outside of the slabs' mutexes: whoever is woken may come back to them.
-        for claim in lost {
+        for claim in gathered.lost.drain(..) {
             claim.bell().wake();
         }
-        for claim in waiting {
+        for claim in gathered.waiting.drain(..) {
             claim.ring(News::Look);
         }
-        batches
+        gathered.batches()
     }
 
-    /// How much sooner than it is due an entry is seen to.
-    fn ahead(&self, entry: &Entry) -> Duration {
-        let renews_jointly = self.joint && entry.duty == Duty::Renew;
-        if renews_jointly { GATHER.max(entry.ttl / JOINT_DIVISOR) } else { GATHER }
+    /// Sees to an entry that is due.
+    fn take(&self, slot: Slot, entry: &mut Entry, now: LocalTime, gathered: &mut Gathered) {
+        entry.due = LocalTime::NEVER;
+        if entry.duty == Duty::Wake {
+            gathered.waiting.push(entry.claim.clone());
+        } else if entry.claim.tenure.loss(now).is_some() {
+            gathered.lost.push(entry.claim.clone());
+        } else if let Some(renewal) = self.renewal(entry, now) {
+            entry.in_flight = true;
+            gathered.add(self.company(entry.claim.key(), renewal.ttl), slot, renewal);
+        }
+    }
+
+    fn company(&self, key: &Key, ttl: Duration) -> Option<Company> {
+        let group = self.backend.renewal_group(key)?;
+        Some((group, ttl.as_millis().checked_ilog2().unwrap_or(0)))
     }
 
     /// The renewal that an entry needs now; none for a claim that is held as long as it may be.
@@ -120,7 +170,7 @@ impl Renewer {
         })
     }
 
-    async fn renew(self: Arc<Self>, batch: Vec<(Slot, Renewal)>) {
+    async fn renew(self: Arc<Self>, batch: Batch) {
         // Taken before the request goes out: the lease counts from here.
         let sent = self.clock.coarse();
         let renewals: Vec<Renewal> = batch.iter().map(|(_, renewal)| renewal.clone()).collect();

@@ -37,7 +37,6 @@ impl LockBackend for Twin {
             clock: LeaseClock::Own,
             min_ttl: Duration::from_millis(1),
             ttl_step: Duration::from_micros(1),
-            joint_renewal: false,
             survives_failover: false,
         }
     }

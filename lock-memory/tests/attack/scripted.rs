@@ -20,7 +20,8 @@ pub(crate) type Script<A, T> = Box<dyn Fn(Arc<MemoryBackend>, A) -> Answer<Resul
 pub(crate) struct Scripted {
     pub(crate) memory: Arc<MemoryBackend>,
     pub(crate) clock: LeaseClock,
-    pub(crate) joint_renewal: bool,
+    /// In which group the claims of a key are renewed.
+    pub(crate) group: fn(&Key) -> Option<usize>,
     pub(crate) acquire: Option<Script<(Arc<Claim>, Queue), Attempt>>,
     pub(crate) renew: Option<Script<Renewal, Lease>>,
     pub(crate) convert: Option<Script<Conversion, Attempt>>,
@@ -29,8 +30,8 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     pub(crate) fn new(memory: Arc<MemoryBackend>) -> Scripted {
-        let (clock, joint_renewal) = (LeaseClock::Own, false);
-        Scripted { memory, clock, joint_renewal, acquire: None, renew: None, convert: None, release: None }
+        let (clock, group) = (LeaseClock::Own, |_: &Key| None);
+        Scripted { memory, clock, group, acquire: None, renew: None, convert: None, release: None }
     }
 
     pub(crate) fn client(self) -> LockClient {
@@ -66,7 +67,11 @@ impl fmt::Debug for Scripted {
 #[async_trait]
 impl LockBackend for Scripted {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { clock: self.clock, joint_renewal: self.joint_renewal, ..self.memory.capabilities() }
+        Capabilities { clock: self.clock, ..self.memory.capabilities() }
+    }
+
+    fn renewal_group(&self, key: &Key) -> Option<usize> {
+        (self.group)(key)
     }
 
     async fn acquire(self: Arc<Self>, claim: Arc<Claim>, queue: Queue) -> Result<Attempt> {
