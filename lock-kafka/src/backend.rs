@@ -120,7 +120,10 @@ impl LockBackend for KafkaBackend {
                 let Renewal { claim, ttl, order } = &renewals[at];
                 // One that is too long would have the record skipped.
                 let ttl = (*ttl).clamp(MIN_TTL, MAX_TTL);
-                inner.registry.add(claim);
+                // One that was let go meanwhile is not taken up again.
+                if inner.replica.lease(claim.id()).is_some() {
+                    inner.registry.add(claim);
+                }
                 Renew { claim: claim.id(), ttl_us: micros(ttl), order: *order }
             });
             core.ask(What::Heartbeat { renew: renew.collect() })

@@ -38,7 +38,7 @@ pub(crate) struct Progress {
     pub(crate) at_offset: u64,
     hash: Hash,
     of: u32,
-    next: u32,
+    pub(crate) next: u32,
     /// The hash of what was read.
     found: Hash,
 }

@@ -14,18 +14,21 @@ use lockcore::{Claim, ClaimId, Clock, Ending, Error, ErrorKind, Key, LocalTime, 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::checkpoint::Checkpoint;
 use crate::errors::{self, Halt};
 use crate::fold::{Answer, Replica};
 use crate::keeper::Keeper;
 use crate::log::{Append, Appending, Log};
 use crate::record::{Id, MAX_RECORD_BYTES, Record};
 use crate::registry::Registry;
+use crate::scribe::Scribe;
 use crate::what::What;
 
 /// A session that is not open after this time is begun anew; the next one after twice as long, up to the longest.
 const OPENED_WITHIN: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(16);
+
+/// From so many requests under way on, it is looked whether somebody still waits for them.
+const MANY: usize = 1_024;
 
 /// The client's side of one partition.
 pub(crate) struct Core {
@@ -43,13 +46,12 @@ pub(crate) struct Inner {
     pub(crate) end: u64,
     pub(crate) session: Session,
     /// What waits for its record to be read, by number.
-    pending: BTreeMap<u64, Pending>,
+    pub(crate) pending: BTreeMap<u64, Pending>,
     pub(crate) registry: Registry,
     /// What the registry counts on.
     pub(crate) clock: Clock,
     pub(crate) keeper: Keeper,
-    /// A checkpoint that this client writes if nobody else has by then.
-    pub(crate) checkpoint: Option<(Instant, Checkpoint)>,
+    pub(crate) scribe: Scribe,
     pub(crate) over: Option<Over>,
 }
 
@@ -66,7 +68,7 @@ pub(crate) struct Session {
     pub(crate) begun_anew: Instant,
 }
 
-struct Pending {
+pub(crate) struct Pending {
     sent: LocalTime,
     /// The lock to be looked at when the record is read.
     look: Option<Key>,
@@ -91,7 +93,7 @@ impl Core {
             registry: Registry::default(),
             clock: Clock::new(true),
             keeper: Keeper::default(),
-            checkpoint: None,
+            scribe: Scribe::default(),
             over: None,
         };
         Core { log, inner: Mutex::new(inner), opened: Notify::new(), nudged: Notify::new() }
@@ -124,6 +126,7 @@ impl Core {
                 let sent = inner.clock.now();
                 let (seq, appending) = inner.append(&self.log, what)?;
                 inner.pending.insert(seq, Pending { sent, look, tell });
+                inner.prune();
                 break (seq, appending);
             }
         };
@@ -231,12 +234,20 @@ impl Inner {
         Ok((self.session.seq, log.append(key.as_ref().map(Key::as_str), bytes)))
     }
 
+    /// Forgets those who do not wait any more: while brokers are away they would become many.
+    fn prune(&mut self) {
+        if self.pending.len() >= MANY && self.pending.len().is_power_of_two() {
+            self.pending.retain(|_, pending| !pending.tell.is_closed());
+        }
+    }
+
     /// Begins a new session. What was asked under the old one may still come to be in the log.
     pub(crate) fn open_session(&mut self, log: &Arc<dyn Log>) {
         for pending in mem::take(&mut self.pending).into_values() {
             // The caller may have given up.
             drop(pending.tell.send(Err(errors::session_over())));
         }
+        self.scribe.stops();
         // As long as none is read, the log may be slower than that.
         let patience = if self.session.is_open { Duration::ZERO } else { self.session.patience * 2 };
         self.session = Session { said: self.end, ..Session::new(patience) };

@@ -22,6 +22,7 @@
 //! | `fold` | what the records lead to: the replica; `sessions`, `leases`, `clock` are its rules, `checkpoint` is how it is written |
 //! | `core` | one partition as one client sees it: requests and answers; `worker` is the task that reads |
 //! | `keeper` | when this client proposes that a lease is over |
+//! | `scribe` | when it writes a checkpoint, and lets the log be shortened |
 //! | `newcomer`, `connect` | how a client begins; `target` is its URL, `checks` what is asked of a topic |
 //! | `partition` | a [`Log`] on real brokers: `producing` and `reading` are its two directions, `rd` the settings of librdkafka |
 
@@ -43,6 +44,7 @@ mod rd;
 mod reading;
 mod record;
 mod registry;
+mod scribe;
 mod sessions;
 mod settings;
 #[cfg(test)]

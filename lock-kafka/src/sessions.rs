@@ -64,10 +64,10 @@ impl Sessions {
         progress
     }
 
-    /// Whether somebody has written a part of this checkpoint, and not all of it.
-    pub(crate) fn is_written(&self, at_offset: u64) -> bool {
+    /// How far they have come who have written a part of this checkpoint, and not all of it.
+    pub(crate) fn progress(&self, at_offset: u64) -> Option<Progress> {
         let writes = self.open.values().filter_map(|session| session.writes);
-        writes.into_iter().any(|progress| progress.at_offset == at_offset)
+        writes.filter(|progress| progress.at_offset == at_offset).max_by_key(|progress| progress.next)
     }
 
     pub(crate) fn close(&mut self, id: Id, window: u64) {

@@ -7,7 +7,7 @@ use lockcore::state::Effect;
 use lockcore::{Attempt, Claim, ClaimId, Ending, Key, News};
 use tokio::time::{Instant, sleep_until};
 
-use crate::checkpoint::PART_BYTES;
+use crate::checkpoint::Part;
 use crate::core::{Core, Inner, Over};
 use crate::errors::Halt;
 use crate::fold::{Answer, Folded};
@@ -17,9 +17,6 @@ use crate::log::{Entry, Log, Reader};
 use crate::newcomer;
 use crate::record::{MAX_RECORD_BYTES, Read, Record};
 use crate::what::{Named, What};
-
-/// A checkpoint is written by whoever waits the shortest time.
-const CHECKPOINT_WITHIN: u64 = 2_000;
 
 /// How many signs of life a suspected holder gives within the grace, as long as none of them is read.
 const SIGNS: u32 = 8;
@@ -140,11 +137,8 @@ impl Core {
         {
             tracing::debug!(?leases, ?unanswered, ?lapsed, "not all of these leases are over for the log");
         }
-        if let What::Checkpoint(part) = &record.what
-            && part.number + 1 == part.of
-            && let Some(offset) = inner.replica.deletable()
-        {
-            self.log.forget(offset);
+        if let What::Checkpoint(part) = &record.what {
+            inner.goes_on_writing(&self.log, part);
         }
         let in_the_way = matches!(answer, Answer::Attempt(Attempt::Queued(_) | Attempt::Busy));
         inner.answer(record.seq, &record.what, answer);
@@ -186,6 +180,9 @@ impl Core {
             }
         }
         inner.write_checkpoint(&self.log, now);
+        if let Some(offset) = inner.scribe.forgets(now) {
+            self.log.forget(offset);
+        }
     }
 
     /// Begins with a checkpoint once more. What was asked is not known any more, and claims that are not there are lost.
@@ -217,15 +214,17 @@ impl Inner {
             self.watch(id, now);
         }
         if let Some(checkpoint) = &folded.checkpoint {
-            // Where much is written the next one may come before the last was due.
-            let due = self.checkpoint.as_ref().map(|&(due, _)| due);
-            self.checkpoint = Some((due.unwrap_or_else(|| checkpoint_due(now)), checkpoint.clone()));
+            self.scribe.takes(checkpoint, now);
         }
         let effects = folded.effects.iter().filter_map(|effect| match effect {
             Effect::Granted { claim, fence } => Some((self.hears(claim.id(), false)?, News::Granted(*fence))),
             Effect::Ended { claim, ending } => Some((self.hears(claim.id(), true)?, News::Ended(*ending))),
         });
-        effects.collect()
+        let told = effects.collect();
+        for id in folded.touched.iter().filter(|id| self.replica.lease(**id).is_none()) {
+            self.registry.remove(*id);
+        }
+        told
     }
 
     /// After a part of the log that was not read: claims that are not there any more have ended, and those that are may have
@@ -256,8 +255,7 @@ impl Inner {
         if !self.session.is_open {
             return self.session.begun_anew;
         }
-        let checkpoint = self.checkpoint.as_ref().map(|&(due, _)| due);
-        let due = self.keeper.due().into_iter().chain(checkpoint).min();
+        let due = self.keeper.due().into_iter().chain(self.scribe.due()).min();
         due.unwrap_or_else(|| Instant::now() + IDLE)
     }
 
@@ -289,18 +287,18 @@ impl Inner {
         }
     }
 
-    /// Writes the checkpoint that is due, unless somebody has, or is about to.
     fn write_checkpoint(&mut self, log: &Arc<dyn Log>, now: Instant) {
-        let Some((_, checkpoint)) = self.checkpoint.take_if(|(due, _)| *due <= now) else { return };
-        if self.replica.has_counted(checkpoint.at_offset) {
-            return;
-        }
-        if self.replica.is_written(checkpoint.at_offset) {
-            self.checkpoint = Some((checkpoint_due(now), checkpoint));
-            return;
-        }
-        for part in checkpoint.parts(PART_BYTES) {
+        let is_behind = self.replica.next() < self.end;
+        if let Some(part) = self.scribe.begins(&self.replica, is_behind, now) {
             self.say(log, What::Checkpoint(part));
+        }
+    }
+
+    fn goes_on_writing(&mut self, log: &Arc<dyn Log>, read: &Part) {
+        if let Some(next) = self.scribe.goes_on(read, &self.replica) {
+            self.say(log, What::Checkpoint(next));
+        } else if let Some(offset) = self.replica.deletable().filter(|_| read.number + 1 == read.of) {
+            self.scribe.needs_from(offset, Instant::now());
         }
     }
 
@@ -362,8 +360,4 @@ impl Inner {
         }
         self.keeper.propose(claim, over_by_stamps, grace, now)
     }
-}
-
-fn checkpoint_due(now: Instant) -> Instant {
-    now + Duration::from_millis(fastrand::u64(..CHECKPOINT_WITHIN))
 }

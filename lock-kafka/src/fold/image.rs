@@ -92,15 +92,20 @@ impl Replica {
         let at_offset = part.at_offset;
         let is_due = at_offset.is_multiple_of(genesis.checkpoint_every.get()) && at_offset <= offset;
         let progress = self.sessions.writes(session, part);
-        if !is_due || at_offset <= self.counted || !progress.is_some_and(|progress| progress.is_whole()) {
+        if !is_due || !progress.is_some_and(|progress| progress.is_whole()) {
+            return Ok(());
+        }
+        // Whoever began later than at this offset cannot tell. Compared is what does not count as well: that it is not the
+        // first may be a mistake of one's own.
+        let found = self.hashes.iter().find(|&&(at, _)| at == at_offset).map(|&(_, hash)| hash);
+        if found.is_some_and(|found| found != part.hash) {
+            return Err(Halt::Diverged { at_offset });
+        }
+        if at_offset <= self.counted {
             return Ok(());
         }
         self.counted = at_offset;
-        // Whoever began later than at this offset cannot tell.
-        if let Some(&(_, found)) = self.hashes.iter().find(|&&(at, _)| at == at_offset) {
-            if found != part.hash {
-                return Err(Halt::Diverged { at_offset });
-            }
+        if found.is_some() {
             self.agreed.push_back(at_offset);
             if self.agreed.len() > 2 {
                 self.agreed.pop_front();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lockcore::{ClaimId, Key, KeyPrefix, Snapshot};
 
 use super::Replica;
+use crate::checkpoint::Progress;
 use crate::keeper::Patience;
 use crate::leases::Lease;
 use crate::record::Id;
@@ -47,9 +48,9 @@ impl Replica {
         at_offset <= self.counted
     }
 
-    /// Whether somebody is writing the checkpoint of this offset.
-    pub(crate) fn is_written(&self, at_offset: u64) -> bool {
-        self.sessions.is_written(at_offset)
+    /// How far somebody has come with writing the checkpoint of this offset.
+    pub(crate) fn progress(&self, at_offset: u64) -> Option<Progress> {
+        self.sessions.progress(at_offset)
     }
 
     /// How long is waited before the brokers' clocks are believed.

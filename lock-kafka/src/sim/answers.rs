@@ -12,7 +12,7 @@ use lockcore::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::checkpoints::fill;
+use super::checkpoints::{UNTIL_DELETED, fill};
 use super::client::SimClient;
 use super::in_paused_time;
 use super::store::{Found, SimLog};
@@ -111,6 +111,22 @@ fn whose_record_was_lost_is_told_that_nothing_happened() {
     });
 }
 
+// S18
+#[test]
+fn who_does_not_wait_any_more_is_forgotten_however_long_brokers_are_away() {
+    in_paused_time(async {
+        let log = Faulty::new(&SimLog::new());
+        let backend = log.backend(&Settings::default()).await;
+        log.loses.store(usize::MAX, SeqCst);
+        for _ in 0..5_000 {
+            let asked = timeout(Duration::from_millis(1), backend.clone().acquire(claim(), Queue::Join));
+            assert!(asked.await.is_err());
+        }
+        let under_way = backend.partitions[0].inner().pending.len();
+        assert!(under_way <= 1_024, "{under_way}");
+    });
+}
+
 // S10: the log's clock is behind when little is written. What it says is left is more than what may be counted on.
 #[test]
 fn what_is_left_of_a_lease_counts_from_when_it_was_set() {
@@ -189,6 +205,7 @@ fn whoever_stood_still_for_longer_than_a_window_is_heard_at_once() {
         switch.send_replace(false);
         for _ in 0..3 {
             fill(&one, 100).await;
+            sleep(UNTIL_DELETED).await;
         }
         let (end, start) = (log.bounds().end, log.bounds().start);
         assert!(start > 100, "what it was to read next is gone: {start}");
@@ -209,6 +226,7 @@ fn a_newcomer_goes_on_searching_a_log_that_is_shortened_meanwhile() {
         for _ in 0..3 {
             fill(&one, 40).await;
         }
+        sleep(UNTIL_DELETED).await;
         assert!(log.bounds().start > 0);
         let newcomer = Faulty::new(&log);
         newcomer.shortened.store(8, SeqCst);

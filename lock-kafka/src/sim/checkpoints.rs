@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use lockcore::{Key, LockBackend, LockClient, Renew};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::client::SimClient;
 use super::in_paused_time;
 use super::store::{Found, SimLog};
 use super::stories::{TTL, appends, backend, halted, holds, settings};
 use crate::backend::KafkaBackend;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Part};
 use crate::errors::Halt;
 use crate::fold::Replica;
 use crate::record::{Id, Read, Record};
@@ -61,6 +61,9 @@ fn a_newcomer_checks_the_newest_checkpoint_by_the_one_before() {
     });
 }
 
+/// When what is not needed any more is gone.
+pub(super) const UNTIL_DELETED: Duration = Duration::from_secs(40);
+
 /// Writes this checkpoint, in two records.
 fn writes(log: &Arc<SimLog>, checkpoint: &Checkpoint) {
     let parts = checkpoint.parts(checkpoint.state.len().div_ceil(2));
@@ -97,8 +100,10 @@ fn newcomers_and_those_who_stood_still_begin_with_a_checkpoint() {
         for _ in 0..5 {
             fill(&one, 100).await;
         }
-        sleep(TTL * 2).await;
+        assert_eq!(log.bounds().start, 0, "whoever is behind may still read it");
+        sleep(UNTIL_DELETED).await;
         fill(&one, 40).await;
+        sleep(UNTIL_DELETED).await;
         assert!(log.bounds().start > 400, "what nobody needs is deleted: {:?}", log.bounds());
         switch.send_replace(true);
         sleep(Duration::from_secs(1)).await;
@@ -154,6 +159,10 @@ fn a_state_that_is_longer_than_a_record_is_written_in_parts() {
         for _ in 0..3 {
             fill(&one, 1_000).await;
         }
+        // The first time it is only what was not needed then.
+        sleep(UNTIL_DELETED).await;
+        fill(&one, 1_000).await;
+        sleep(UNTIL_DELETED).await;
         let newest = written(&log).last().copied().unwrap();
         assert!(newest.2 >= 3 && newest.1 == newest.2 - 1, "{newest:?}");
         assert!(log.with_replica(|replica| replica.has_counted(newest.0)));
@@ -167,32 +176,67 @@ fn a_state_that_is_longer_than_a_record_is_written_in_parts() {
     });
 }
 
-/// Two write the same checkpoint: the second only begins when the first is not at it any more.
+/// A log with a client that is about to write a checkpoint: its offset, and what it is to say in two parts.
+async fn about_to_write(log: &Arc<SimLog>) -> (Arc<KafkaBackend>, u64, Vec<Part>) {
+    fastrand::seed(7);
+    let one = backend(log).await;
+    fill(&one, 20).await;
+    let every = settings().checkpoint_every.get();
+    let at_offset = (log.bounds().end / every + 1) * every;
+    while log.bounds().end <= at_offset {
+        one.clone().inspect(Key::new("k").unwrap()).await.unwrap();
+    }
+    let Found::Records(entries, _) = log.read(0, None, usize::MAX) else { panic!("nothing is missing") };
+    let mut replica = Replica::default();
+    let taken = entries.iter().filter_map(|entry| replica.apply(entry).unwrap().checkpoint).last().unwrap();
+    assert_eq!(taken.at_offset, at_offset);
+    (one, at_offset, taken.parts(taken.state.len().div_ceil(2)))
+}
+
 #[test]
 fn a_checkpoint_that_somebody_writes_is_not_written_by_another_meanwhile() {
     in_paused_time(async {
         let log = SimLog::new();
-        let one = backend(&log).await;
-        fill(&one, 20).await;
-        let every = settings().checkpoint_every.get();
-        let at_offset = (log.bounds().end / every + 1) * every;
-        while log.bounds().end <= at_offset {
-            one.clone().inspect(Key::new("k").unwrap()).await.unwrap();
-        }
-        let parts = {
-            let mut inner = one.partitions[0].inner();
-            let (due, checkpoint) = inner.checkpoint.as_mut().expect("it is to write it");
-            *due = Instant::now() + Duration::from_secs(1);
-            checkpoint.parts(checkpoint.state.len().div_ceil(2))
-        };
+        let (one, at_offset, parts) = about_to_write(&log).await;
         let session = Id::random();
         appends(&log, session, [What::Checkpoint(parts[0].clone())]);
-        sleep(Duration::from_secs(10)).await;
-        assert_eq!(written(&log).last(), Some(&(at_offset, 0, 2)));
+        let due = || one.partitions[0].inner().scribe.due();
+        let first = due();
+        while due() == first {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(written(&log).last(), Some(&(at_offset, 0, 2)), "it waits");
         log.append(&Record::new(session, 2, What::Checkpoint(parts[1].clone())).encode());
-        sleep(Duration::from_secs(10)).await;
+        sleep(Duration::from_secs(5)).await;
         assert_eq!(written(&log).last(), Some(&(at_offset, 1, 2)));
         assert!(log.with_replica(|replica| replica.has_counted(at_offset)));
         assert_eq!(halted(&one).await, None);
+    });
+}
+
+#[test]
+fn a_checkpoint_that_somebody_does_not_finish_is_written_by_another() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let (_one, at_offset, parts) = about_to_write(&log).await;
+        appends(&log, Id::random(), [What::Checkpoint(parts[0].clone())]);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(written(&log).last(), Some(&(at_offset, 0, 1)));
+        assert!(log.with_replica(|replica| replica.has_counted(at_offset)));
+    });
+}
+
+/// Whose own checkpoint came first may be who is wrong.
+#[test]
+fn a_checkpoint_that_does_not_count_any_more_is_compared_as_well() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let (one, at_offset, _) = about_to_write(&log).await;
+        sleep(Duration::from_secs(5)).await;
+        assert!(log.with_replica(|replica| replica.has_counted(at_offset)));
+        let image = log.with_replica(Replica::image).unwrap();
+        writes(&log, &Checkpoint::new(at_offset, &image));
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(halted(&one).await, Some(Halt::Diverged { at_offset }));
     });
 }
