@@ -8,4 +8,5 @@ mod signals;
 mod stage;
 mod status;
 mod terminal;
+mod verify;
 mod voice;

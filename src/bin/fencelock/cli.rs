@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -42,6 +43,11 @@ pub(crate) enum Verb {
     Break(BreakArgs),
     /// List the keys that somebody holds or waits for
     List(ListArgs),
+    /// Check the history of a lock for what no lock may do
+    ///
+    /// A history has one event in each line, as JSON; docs/cli.md describes them. Prints what is wrong, with the claims that show
+    /// it, and exits with 1; one that is in order, with 0.
+    Verify(VerifyArgs),
 }
 
 #[derive(Args, Debug)]
@@ -206,4 +212,31 @@ pub(crate) struct ListArgs {
     /// Only keys that begin so
     #[arg(value_name = "PREFIX", default_value = "")]
     pub(crate) prefix: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The lock was fair: who was seen in the queue before another asked is granted before it
+    #[arg(long)]
+    pub(crate) fair: bool,
+
+    /// The history is over: every attempt must have come to an end
+    #[arg(long)]
+    pub(crate) complete: bool,
+
+    /// How long the lock may be free at most while somebody waits
+    #[arg(long, value_name = "DUR", value_parser = parse)]
+    pub(crate) drained_within: Option<Duration>,
+
+    /// If something is wrong, draw it into this file, an SVG image
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+
+    /// The answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The history, such as history.jsonl; - is stdin
+    #[arg(value_name = "HISTORY")]
+    pub(crate) history: PathBuf,
 }

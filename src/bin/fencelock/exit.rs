@@ -8,6 +8,8 @@ use crate::voice::{insist, say};
 pub(crate) const NOT_ACQUIRED: u8 = 75;
 /// The lock was lost while the command ran.
 pub(crate) const LOST: u8 = 76;
+/// `verify` found what no lock may do.
+pub(crate) const NOT_EXPLAINED: u8 = 1;
 /// `break` found nothing to break.
 pub(crate) const NOTHING: u8 = 1;
 /// The command line, the backend or this program itself failed, as in timeout(1) and env(1).

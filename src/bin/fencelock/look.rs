@@ -74,7 +74,8 @@ pub(crate) async fn list(args: ListArgs) -> Result<u8, Failure> {
     })
 }
 
-fn print(text: &str) -> Result<u8, Failure> {
+/// Prints an answer; gives the exit code.
+pub(crate) fn print(text: &str) -> Result<u8, Failure> {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever closed the pipe (`| head -1`) has read enough.

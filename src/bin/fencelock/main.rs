@@ -17,6 +17,7 @@ mod signals;
 mod supervise;
 mod terminal;
 mod tidings;
+mod verify;
 mod voice;
 mod watch;
 
@@ -60,6 +61,7 @@ fn execute(verb: Verb) -> Result<u8, Failure> {
             Verb::Inspect(args) => look::inspect(args).await,
             Verb::Break(args) => look::break_lock(args).await,
             Verb::List(args) => look::list(args).await,
+            Verb::Verify(args) => verify::verify(&args),
         }
     });
     // A name lookup may still be under way on a thread; nobody waits for it.
