@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use crate::producing::Producing;
 use crate::rd::{Admin, Chore};
+use crate::rights::{Right, is_missing};
 use crate::target::{Target, invalid};
 
 /// What the log of locks must be, and is made with.
@@ -30,6 +31,10 @@ const LONGEST: u64 = 1_010_000;
 
 /// How long is waited before it is looked again whether a new topic is there.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// How connections fail that the other side ends without a word, and what is to be looked at then.
+const CUT: [&str; 3] = ["Disconnected", "Send failed", "Receive failed"];
+const ADVICE: &str = "; is security.protocol (PLAINTEXT unless told) what that port speaks?";
 
 /// A topic that locks can be kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +65,7 @@ impl Asker<'_> {
     pub(crate) async fn find(&self) -> Result<Found> {
         let mut shape = self.shape().await?;
         let chore = Chore::new(self.producing.config())?;
-        let admin = chore.admin().ok_or_else(|| self.failed(KafkaError::Canceled))?;
+        let admin = chore.admin().ok_or_else(|| self.failed(KafkaError::Canceled, Right::Describe))?;
         if shape.replicas.is_empty() {
             self.make(admin, shape.brokers).await?;
         }
@@ -83,13 +88,24 @@ impl Asker<'_> {
     }
 
     async fn shape(&self) -> Result<Shape> {
-        let producer = self.producing.producer().ok_or_else(|| self.failed(KafkaError::Canceled))?;
+        let producer =
+            self.producing.producer().ok_or_else(|| self.failed(KafkaError::Canceled, Right::Describe))?;
         let (topic, patience) = (self.target.topic.clone(), self.patience);
-        let asked = spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), patience)).await;
+        let asked = spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), patience));
+        let asked = tokio::select! {
+            biased;
+            asked = asked => asked,
+            // To ask again does not help.
+            said = self.producing.not_believed() => {
+                let message = format!("the brokers do not believe who this is: {said}");
+                return Err(Error::new(ErrorKind::Denied, message));
+            }
+        };
         let metadata = asked
             .map_err(|error| Error::new(ErrorKind::Closed, "the runtime ends").with_source(error))?
-            .map_err(|error| self.failed(error))?;
-        let found = metadata.topics().first().ok_or_else(|| self.failed(KafkaError::Canceled))?;
+            .map_err(|error| self.failed(error, Right::Describe))?;
+        let found =
+            metadata.topics().first().ok_or_else(|| self.failed(KafkaError::Canceled, Right::Describe))?;
         match found.error().map(RDKafkaErrorCode::from) {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 return Ok(Shape {
@@ -99,7 +115,7 @@ impl Asker<'_> {
                 });
             }
             None | Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
-            Some(code) => return Err(self.failed(KafkaError::MetadataFetch(code))),
+            Some(code) => return Err(self.failed(KafkaError::MetadataFetch(code), Right::Describe)),
         }
         let partitions = found.partitions();
         Ok(Shape {
@@ -119,6 +135,8 @@ impl Asker<'_> {
         for (name, value) in NEEDED {
             topic = topic.set(name, value);
         }
+        let longest = LONGEST.to_string();
+        topic = topic.set("max.message.bytes", &longest);
         if usize::try_from(replication).unwrap_or_default() >= MANY {
             topic = topic.set("min.insync.replicas", "2");
         }
@@ -126,12 +144,15 @@ impl Asker<'_> {
             .request_timeout(Some(self.patience))
             // Until the brokers know it.
             .operation_timeout(Some(self.patience));
-        let made = admin.create_topics([&topic], &options).await.map_err(|error| self.failed(error))?;
+        let made = admin
+            .create_topics([&topic], &options)
+            .await
+            .map_err(|error| self.failed(error, Right::Create))?;
         match made.into_iter().next() {
             // Somebody else may have been quicker.
             None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
             Some(Err((_, code))) => {
-                let error = self.failed(KafkaError::AdminOp(code));
+                let error = self.failed(KafkaError::AdminOp(code), Right::Create);
                 let message = format!("the topic cannot be made: {}", error.message());
                 Err(Error::new(error.kind(), message).with_source(error))
             }
@@ -143,9 +164,14 @@ impl Asker<'_> {
         let topic = &self.target.topic;
         let options = AdminOptions::new().request_timeout(Some(self.patience));
         let asked = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-        let described = asked.map_err(|error| self.failed(error))?.into_iter().next();
+        let described = asked.map_err(|error| self.failed(error, Right::DescribeConfigs))?.into_iter().next();
         let described = described.unwrap_or(Err(RDKafkaErrorCode::UnknownTopicOrPartition));
-        let described = described.map_err(|code| self.failed(KafkaError::AdminOp(code)))?;
+        let described =
+            described.map_err(|code| self.failed(KafkaError::AdminOp(code), Right::DescribeConfigs))?;
+        // Refused, which the library does not say.
+        if described.entries.is_empty() {
+            return Err(self.producing.rights().lacks(Right::DescribeConfigs));
+        }
         let wrong = wrong(&described, replicas);
         if wrong.is_empty() {
             return Ok(number(&described, "min.insync.replicas"));
@@ -163,27 +189,24 @@ impl Asker<'_> {
         Err(Error::new(ErrorKind::Unsupported, message))
     }
 
-    /// What went wrong, for whoever connects.
-    fn failed(&self, error: KafkaError) -> Error {
+    /// What went wrong, for whoever connects: with something for which this right is needed.
+    fn failed(&self, error: KafkaError, right: Right) -> Error {
         use RDKafkaErrorCode as Code;
         let because = self.producing.failure().map(|why| format!(" ({why})")).unwrap_or_default();
         let code =
             if let KafkaError::AdminOp(code) = error { Some(code) } else { error.rdkafka_error_code() };
         let (kind, message) = match code {
-            Some(
-                Code::TopicAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::GroupAuthorizationFailed
-                | Code::SaslAuthenticationFailed
-                | Code::Authentication,
-            ) => (ErrorKind::Denied, format!("{error}{because}")),
+            Some(code) if is_missing(code) => return self.producing.rights().lacks(right).with_source(error),
+            Some(Code::SaslAuthenticationFailed | Code::Authentication) => {
+                (ErrorKind::Denied, format!("{error}{because}"))
+            }
             Some(
                 Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve,
             ) => {
                 let brokers = &self.target.brokers;
-                let is_denied = because.to_lowercase().contains("authentication");
-                let kind = if is_denied { ErrorKind::Denied } else { ErrorKind::Unavailable };
-                (kind, format!("no Kafka broker answers at {brokers}{because}"))
+                let is_cut = CUT.iter().any(|said| because.contains(said));
+                let advice = if is_cut { ADVICE } else { "" };
+                (ErrorKind::Unavailable, format!("no Kafka broker answers at {brokers}{because}{advice}"))
             }
             Some(Code::InvalidReplicationFactor | Code::InvalidPartitions | Code::PolicyViolation) => {
                 (ErrorKind::InvalidArgument, error.to_string())

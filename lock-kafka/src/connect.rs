@@ -13,15 +13,17 @@ use crate::backend::{KafkaBackend, capabilities};
 use crate::checks::Asker;
 use crate::core::Core;
 use crate::errors::{BACKEND, Halt};
-use crate::log::Log;
-use crate::newcomer;
+use crate::log::{Append, Log};
+use crate::newcomer::{self, Begun};
 use crate::partition::{Link, Partition};
 use crate::producing::Producing;
 use crate::rd;
 use crate::reading::Reading;
-use crate::record::{Id, reads_alike};
+use crate::record::{Id, Record, reads_alike};
+use crate::rights::{Right, Rights};
 use crate::settings::Settings;
 use crate::target::{Target, invalid};
+use crate::what::What;
 
 /// Options of a connection to Kafka; made by [`KafkaBackend::builder`].
 ///
@@ -95,7 +97,8 @@ impl KafkaBuilder {
         let target = Target::parse(&self.url)?;
         let mut config = rd::config(&self.config, &target.properties)?;
         config.set("bootstrap.servers", &target.brokers);
-        let producing = Producing::new(&config)?;
+        let rights = Rights::new(&config, &target.brokers, &target.topic);
+        let producing = Producing::new(&config, rights)?;
         let asker = Asker { producing: &producing, target: &target, patience: self.connect_timeout };
         let found = asker.find().await?;
         let link =
@@ -105,7 +108,31 @@ impl KafkaBuilder {
             let number = i32::try_from(number).unwrap_or(i32::MAX);
             Arc::new(Partition { link: link.clone(), number }) as Arc<dyn Log>
         });
-        KafkaBackend::over(logs.collect(), &settings).await
+        let begun = KafkaBackend::over(logs.collect(), &settings);
+        link.as_far_as_allowed(begun).await
+    }
+}
+
+/// How long is waited at most to hear that this client may not write.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+
+impl Link {
+    /// Does what needs to read and to write, unless that is not allowed.
+    async fn as_far_as_allowed<T>(&self, begun: impl Future<Output = Result<T>>) -> Result<T> {
+        // Of no session: it does not count.
+        let nothing = Record::new(Id::random(), 0, What::Barrier).encode();
+        let writing = timeout(REFUSED_WITHIN, self.producing.append(&self.topic, 0, None, &nothing));
+        let writing = async {
+            match writing.await {
+                Ok(Err(Append::Denied(_))) => Err(self.producing.rights().lacks(Right::Write)),
+                // Whatever else it is may be over soon.
+                _ => Ok(()),
+            }
+        };
+        tokio::select! {
+            both = async { tokio::try_join!(begun, writing) } => both.map(|(begun, ())| begun),
+            () = self.reading.denied() => Err(self.producing.rights().lacks(Right::Read)),
+        }
     }
 }
 
@@ -173,15 +200,17 @@ impl KafkaBackend {
         let mut begun = Vec::with_capacity(logs.len());
         for (partition, log) in (0..).zip(logs) {
             genesis.partition = partition;
-            let (replica, reader) = newcomer::begin_or_found(&log, &genesis).await?;
+            let Begun { replica, reader, read } = newcomer::begin_or_found(&log, &genesis).await?;
             let found = replica.genesis().cloned().unwrap_or_else(|| genesis.clone());
+            if found.partitions != count {
+                return Err(Halt::Partitions { begun: found.partitions, found: count }.into());
+            }
             let is_same = found == genesis || partition == 0;
-            if !is_same || (found.partition, found.partitions) != (partition, count) {
+            if !is_same || found.partition != partition {
                 return Err(Halt::Replaced.into());
             }
             genesis = found;
-            let end = replica.next();
-            begun.push((Arc::new(Core::new(log, replica, end)), reader));
+            begun.push((Arc::new(Core::new(log, replica, read)), reader));
         }
         let partitions = begun.iter().map(|(core, _)| core.clone()).collect();
         let work = begun.into_iter().map(|(core, reader)| tokio::spawn(core.work(reader)));

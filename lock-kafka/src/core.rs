@@ -42,6 +42,8 @@ pub(crate) struct Core {
 
 pub(crate) struct Inner {
     pub(crate) replica: Replica,
+    /// How far the log has been read. What lies between the last record and here is none.
+    pub(crate) read: u64,
     /// The end of the log, as last heard.
     pub(crate) end: u64,
     pub(crate) session: Session,
@@ -83,11 +85,12 @@ pub(crate) enum Over {
 }
 
 impl Core {
-    pub(crate) fn new(log: Arc<dyn Log>, replica: Replica, end: u64) -> Core {
+    pub(crate) fn new(log: Arc<dyn Log>, replica: Replica, read: u64) -> Core {
         let session = Session::new(Duration::ZERO);
         let inner = Inner {
             replica,
-            end,
+            read,
+            end: read,
             session,
             pending: BTreeMap::new(),
             registry: Registry::default(),
@@ -143,6 +146,10 @@ impl Core {
             Err(Append::NotSent(why)) => {
                 self.inner().pending.remove(&seq);
                 return Error::new(ErrorKind::Unavailable, why);
+            }
+            Err(Append::Denied(why)) => {
+                self.inner().pending.remove(&seq);
+                return Error::new(ErrorKind::Denied, why);
             }
             // A record after it tells which it is: by then this one was read, or never will be.
             Err(Append::Doubtful(_)) => self.say(What::Barrier),
@@ -251,8 +258,11 @@ impl Inner {
         // As long as none is read, the log may be slower than that.
         let patience = if self.session.is_open { Duration::ZERO } else { self.session.patience * 2 };
         self.session = Session { said: self.end, ..Session::new(patience) };
-        let open = Record::new(self.session.id, 0, What::Open { end: self.end });
-        drop(log.append(None, open.encode()));
+        // It has begun: there is one.
+        if let Some(genesis) = self.replica.genesis() {
+            let open = Record::new(self.session.id, 0, genesis.open(self.end));
+            drop(log.append(None, open.encode()));
+        }
     }
 
     /// A record of this session has counted: its asker is told, and so are those whose records it has overtaken.

@@ -25,6 +25,13 @@ pub enum Halt {
     Missing,
     /// The topic is not the one that this client began with.
     Replaced,
+    /// The topic has another number of partitions than it was begun with: locks would be looked for in others.
+    Partitions {
+        /// How many it was begun with.
+        begun: u32,
+        /// How many it has.
+        found: u32,
+    },
     /// The task that reads it has panicked.
     Panicked,
 }
@@ -41,6 +48,12 @@ impl fmt::Display for Halt {
             Halt::Truncated => f.write_str("the log has lost records that had been read"),
             Halt::Missing => f.write_str("the log begins after what was to be read, and has no checkpoint"),
             Halt::Replaced => f.write_str("this is not the topic that the client began with"),
+            Halt::Partitions { begun, found } => {
+                write!(
+                    f,
+                    "the topic was begun with {begun} partitions, which can never be changed, and has {found}"
+                )
+            }
             Halt::Panicked => f.write_str("the task that reads the log has panicked"),
         }
     }
@@ -52,7 +65,11 @@ impl From<Halt> for Error {
     fn from(halt: Halt) -> Error {
         let kind = match halt {
             Halt::Version(_) => ErrorKind::Unsupported,
-            Halt::Diverged { .. } | Halt::Truncated | Halt::Missing | Halt::Replaced => ErrorKind::Conflict,
+            Halt::Diverged { .. }
+            | Halt::Truncated
+            | Halt::Missing
+            | Halt::Replaced
+            | Halt::Partitions { .. } => ErrorKind::Conflict,
             Halt::Panicked => ErrorKind::Other,
         };
         Error::new(kind, halt.to_string()).with_source(halt)

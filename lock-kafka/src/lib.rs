@@ -23,7 +23,7 @@
 //! | `core` | one partition as one client sees it: requests and answers; `worker` is the task that reads |
 //! | `keeper` | when this client proposes that a lease is over |
 //! | `scribe` | when it writes a checkpoint, and lets the log be shortened |
-//! | `newcomer`, `connect` | how a client begins; `target` is its URL, `checks` what is asked of a topic |
+//! | `newcomer`, `connect` | how a client begins; `target` is its URL, `checks` what is asked of a topic, `rights` what it may do to it |
 //! | `partition` | a [`Log`] on real brokers: `producing` and `reading` are its two directions, `rd` the settings of librdkafka |
 
 mod backend;
@@ -44,6 +44,7 @@ mod rd;
 mod reading;
 mod record;
 mod registry;
+mod rights;
 mod scribe;
 mod sessions;
 mod settings;

@@ -15,6 +15,8 @@ pub type Appending = Pin<Box<dyn Future<Output = Result<(), Append>> + Send>>;
 pub enum Append {
     /// It was never sent, and never will be.
     NotSent(String),
+    /// The brokers refuse it: this client may not write.
+    Denied(String),
     /// It may be in the log, or come to be there.
     Doubtful(String),
 }
@@ -33,8 +35,11 @@ pub struct Entry {
 /// Some records, in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// The records.
+    /// The records; there may be none, if what was passed over is not records.
     pub entries: Vec<Entry>,
+    /// How far the log has been read: after the last record, and after offsets behind it that have none, such as Kafka's marks
+    /// of transactions.
+    pub next: u64,
     /// The end of the log as far as the reader knows: the offset of the next record to come.
     pub end: u64,
 }
@@ -74,7 +79,7 @@ pub trait Log: Debug + Send + Sync + 'static {
 /// A place in a log.
 #[async_trait]
 pub trait Reader: Debug + Send {
-    /// The next records; waits until there are some, and rides out brokers that are away. Dropping the future loses
+    /// The next records, or how much further nothing is; waits until there is either, and rides out brokers that are away. Dropping the future loses
     /// nothing.
     ///
     /// # Errors

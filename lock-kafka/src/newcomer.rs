@@ -19,8 +19,17 @@ use crate::what::{Genesis, What};
 /// How much of the end of the log is searched first for two checkpoints; then twice as much, and so on.
 const FIRST_SEARCH: u64 = 4096;
 
-/// A replica of the log as it was when this began, and the reader that goes on.
-pub(crate) async fn begin(log: &Arc<dyn Log>) -> Result<(Replica, Box<dyn Reader>), Halt> {
+/// The log as it was when this began.
+pub(crate) struct Begun {
+    pub(crate) replica: Replica,
+    /// What goes on where this has ended.
+    pub(crate) reader: Box<dyn Reader>,
+    /// How far it was read.
+    pub(crate) read: u64,
+}
+
+/// A replica of the log as it is now.
+pub(crate) async fn begin(log: &Arc<dyn Log>) -> Result<Begun, Halt> {
     let (mut tries, mut start) = (0, None);
     while tries < TRIES {
         let bounds = bounds(log).await;
@@ -42,44 +51,48 @@ const TRIES: usize = 5;
 /// A broker that is away is asked again after this time.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// A replica of the log as it is now, which has begun: whoever comes first to an empty log begins it.
-pub(crate) async fn begin_or_found(
-    log: &Arc<dyn Log>,
-    genesis: &Genesis,
-) -> Result<(Replica, Box<dyn Reader>), Halt> {
+/// As [`begin`], of a log that has begun: whoever comes first to an empty one begins it.
+pub(crate) async fn begin_or_found(log: &Arc<dyn Log>, genesis: &Genesis) -> Result<Begun, Halt> {
     /// When a genesis record that was not read is sent once more; a second one does not count.
     const AGAIN_AFTER: Duration = Duration::from_secs(2);
-    let (mut replica, mut reader) = begin(log).await?;
-    while replica.genesis().is_none() {
+    let mut begun = begin(log).await?;
+    while begun.replica.genesis().is_none() {
         drop(log.append(None, Record::new(Id::random(), 0, What::Genesis(genesis.clone())).encode()));
         let sent = Instant::now();
-        while replica.genesis().is_none() {
-            match timeout_at(sent + AGAIN_AFTER, reader.next()).await {
-                Ok(batch) => {
-                    for entry in batch?.entries {
-                        replica.apply(&entry)?;
-                    }
-                }
+        while begun.replica.genesis().is_none() {
+            match timeout_at(sent + AGAIN_AFTER, begun.reader.next()).await {
+                Ok(batch) => begun.take_in(&batch?)?,
                 Err(_) => break,
             }
         }
     }
-    Ok((replica, reader))
+    Ok(begun)
 }
 
-async fn try_begin(log: &Arc<dyn Log>, bounds: Bounds) -> Result<(Replica, Box<dyn Reader>), Halt> {
-    let mut replica = match find(log, bounds).await? {
+impl Begun {
+    fn take_in(&mut self, batch: &Batch) -> Result<(), Halt> {
+        for entry in &batch.entries {
+            self.replica.apply(entry)?;
+        }
+        self.read = self.read.max(batch.next);
+        Ok(())
+    }
+}
+
+async fn try_begin(log: &Arc<dyn Log>, bounds: Bounds) -> Result<Begun, Halt> {
+    let replica = match find(log, bounds).await? {
         Some(checkpoint) => Replica::of(&checkpoint)?,
         None if bounds.start == 0 => Replica::default(),
         None => return Err(Halt::Missing),
     };
-    let mut reader = log.reader(replica.next());
-    while replica.next() < bounds.end {
-        for entry in reader.next().await?.entries {
-            replica.apply(&entry)?;
-        }
+    let (reader, read) = (log.reader(replica.next()), replica.next());
+    let mut begun = Begun { replica, reader, read };
+    // The last of what is there may be no record.
+    while begun.read < bounds.end {
+        let batch = begun.reader.next().await?;
+        begun.take_in(&batch)?;
     }
-    Ok((replica, reader))
+    Ok(begun)
 }
 
 async fn bounds(log: &Arc<dyn Log>) -> Bounds {
@@ -115,11 +128,11 @@ async fn find(log: &Arc<dyn Log>, bounds: Bounds) -> Result<Option<Checkpoint>, 
 async fn search(log: &Arc<dyn Log>, from: u64, bounds: Bounds) -> Result<Vec<Checkpoint>, Halt> {
     let mut newest: Vec<Checkpoint> = Vec::new();
     let mut writers: HashMap<Id, Writer> = HashMap::new();
-    let (mut reader, mut next) = (log.reader(from), from);
-    while next < bounds.end {
-        let Batch { entries, .. } = reader.next().await?;
+    let (mut reader, mut read) = (log.reader(from), from);
+    while read < bounds.end {
+        let Batch { entries, next, .. } = reader.next().await?;
+        read = read.max(next);
         for entry in entries {
-            next = entry.offset + 1;
             if may_be_of_checkpoint(&entry.bytes)
                 && let Read::Record(record) = Record::decode(&entry.bytes)?
                 && let What::Checkpoint(part) = record.what

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lockcore::Error;
 use rdkafka::admin::AdminOptions;
 use rdkafka::producer::Producer as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use tokio::task::spawn_blocking;
 
 use crate::log::{Appending, Bounds, Log, Reader};
 use crate::producing::Producing;
 use crate::rd::Chore;
 use crate::reading::Reading;
+use crate::rights::{Right, is_missing};
 
 /// How long the brokers may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -64,9 +66,15 @@ impl Log for Partition {
             let (Ok(chore), Ok(())) = (&chore, named) else { return };
             let Some(admin) = chore.admin() else { return };
             let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+            let deleted = admin.delete_records(&list, &options).await;
+            let deleted =
+                deleted.and_then(|all| all.elements().first().map_or(Ok(()), TopicPartitionListElem::error));
             // Whoever writes the next checkpoint tries again.
-            if let Err(error) = admin.delete_records(&list, &options).await {
-                tracing::info!(%error, topic = link.topic, partition = number, "the log is not shortened");
+            if let Err(error) = deleted {
+                let is_denied = error.rdkafka_error_code().is_some_and(is_missing);
+                let advice = is_denied.then(|| link.producing.rights().lacks(Right::Delete));
+                let advice = advice.as_ref().map(Error::message);
+                tracing::warn!(%error, advice, topic = link.topic, partition = number, "the log is not shortened");
             }
         });
     }

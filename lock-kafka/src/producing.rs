@@ -11,6 +11,7 @@ use rdkafka::producer::{FutureRecord, Producer as _};
 
 use crate::log::{Append, Appending};
 use crate::rd::{Producer, Quiet, aside, not_made};
+use crate::rights::{Right, Rights, is_missing};
 
 /// How long the last records of a backend that ends may still take.
 const LAST: Duration = Duration::from_secs(1);
@@ -19,19 +20,30 @@ const LAST: Duration = Duration::from_secs(1);
 pub(crate) struct Producing {
     config: ClientConfig,
     context: Quiet,
+    rights: Rights,
     current: Mutex<Option<Producer>>,
 }
 
 impl Producing {
-    pub(crate) fn new(config: &ClientConfig) -> Result<Producing> {
+    pub(crate) fn new(config: &ClientConfig, rights: Rights) -> Result<Producing> {
         let context = Quiet::default();
         let first = make(config, &context).map_err(not_made)?;
-        Ok(Producing { config: config.clone(), context, current: Mutex::new(Some(first)) })
+        Ok(Producing { config: config.clone(), context, rights, current: Mutex::new(Some(first)) })
     }
 
     /// Why the last connection failed, if one did.
     pub(crate) fn failure(&self) -> Option<String> {
         self.context.failure()
+    }
+
+    /// Waits until a broker does not believe who this is; what it says.
+    pub(crate) async fn not_believed(&self) -> String {
+        self.context.not_believed().await
+    }
+
+    /// What it may do.
+    pub(crate) fn rights(&self) -> &Rights {
+        &self.rights
     }
 
     /// With which settings it was made.
@@ -56,15 +68,22 @@ impl Producing {
                 Err(error) => sent = Err(error),
             }
         }
+        let (producer, rights) = (current.clone(), self.rights.clone());
         match sent {
             Ok(delivery) => Box::pin(async move {
                 match delivery.await {
                     Ok(Ok(_)) => Ok(()),
+                    Ok(Err((error, _))) if is_denied(producer.as_ref(), &error) => {
+                        Err(Append::Denied(rights.lacks(Right::Write).message().to_owned()))
+                    }
                     // Whatever was said last: an earlier try may have arrived.
                     Ok(Err((error, _))) => Err(Append::Doubtful(error.to_string())),
                     Err(_) => Err(Append::Doubtful("the producer ended".to_owned())),
                 }
             }),
+            Err(error) if is_denied(producer.as_ref(), &error) => {
+                Box::pin(async move { Err(Append::Denied(rights.lacks(Right::Write).message().to_owned())) })
+            }
             Err(error) => Box::pin(async move { Err(Append::NotSent(error.to_string())) }),
         }
     }
@@ -100,6 +119,12 @@ fn send(
     };
     let producer = producer.ok_or(KafkaError::Canceled)?;
     producer.send_result(record).map_err(|(error, _)| error)
+}
+
+/// Whether it may not write. A producer that may not write anywhere gives up for ever, and with it what it was to write.
+fn is_denied(producer: Option<&Producer>, error: &KafkaError) -> bool {
+    let fatal = || producer.and_then(|producer| producer.client().fatal_error());
+    error.rdkafka_error_code().is_some_and(is_missing) || fatal().is_some_and(|(code, _)| is_missing(code))
 }
 
 /// Ends a producer where that may take its time.

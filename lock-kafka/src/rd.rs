@@ -8,8 +8,9 @@ use lockcore::{Error, ErrorKind, Result};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::FutureProducer;
+use tokio::sync::watch;
 
 use crate::target::invalid;
 
@@ -22,7 +23,8 @@ const FIXED: [(&str, &str); 10] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("enable.idempotence", "true"),
-    ("enable.partition.eof", "false"),
+    // It says how far was read, where the last of it is no record.
+    ("enable.partition.eof", "true"),
     ("isolation.level", "read_uncommitted"),
     // The longest record and its header.
     ("message.max.bytes", "1048588"),
@@ -96,12 +98,27 @@ pub(crate) fn not_made(error: KafkaError) -> Error {
 /// What librdkafka says by itself goes to the log; what matters of it comes back from requests, but for the reason why there is no
 /// connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Quiet(Arc<Mutex<Option<String>>>);
+pub(crate) struct Quiet(Arc<Heard>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    failure: Mutex<Option<String>>,
+    /// What a broker says that does not believe who this is.
+    not_believed: watch::Sender<Option<String>>,
+}
 
 impl Quiet {
     /// Why the last connection failed.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until a broker does not believe who this is; what it says.
+    pub(crate) async fn not_believed(&self) -> String {
+        let mut heard = self.0.not_believed.subscribe();
+        // The sender lives as long as this.
+        let said = heard.wait_for(Option::is_some).await.ok().and_then(|said| said.clone());
+        said.unwrap_or_default()
     }
 }
 
@@ -109,12 +126,16 @@ impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, message, "librdkafka");
         if facility == "FAIL" {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason(message).to_owned());
+            let mut failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            *failure = Some(reason(message).to_owned());
         }
     }
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "librdkafka");
+    fn error(&self, error: KafkaError, said: &str) {
+        tracing::debug!(%error, said, "librdkafka");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+            self.0.not_believed.send_replace(Some(reason(said).to_owned()));
+        }
     }
 }
 

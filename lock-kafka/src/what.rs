@@ -16,8 +16,8 @@ use crate::record::Id;
 pub(crate) enum What {
     /// Begins the partition; only the first one counts.
     Genesis(Genesis),
-    /// Begins a session. Its client saw the log end at `end`.
-    Open { end: u64 },
+    /// Begins a session. Its client saw the log end at `end`, and takes it for this partition of this topic.
+    Open { end: u64, incarnation: Id, partition: u32 },
     /// Ends the session.
     Close,
     /// Joins a claim to its key; for one that waits, its heartbeat.
@@ -187,6 +187,11 @@ impl What {
 }
 
 impl Genesis {
+    /// What begins a session in this log.
+    pub(crate) fn open(&self, end: u64) -> What {
+        What::Open { end, incarnation: self.incarnation, partition: self.partition }
+    }
+
     /// What no log can be used with, if it is so.
     pub(crate) fn out_of_bounds(&self) -> Option<&'static str> {
         const MILLISECOND: u64 = 1_000;

@@ -13,8 +13,8 @@ use crate::errors::Halt;
 use crate::fold::{Answer, Folded};
 use crate::keeper::{Keeper, Patience, Proposal};
 use crate::leases::Lease;
-use crate::log::{Entry, Log, Reader};
-use crate::newcomer;
+use crate::log::{Batch, Entry, Log, Reader};
+use crate::newcomer::{self, Begun};
 use crate::record::{MAX_RECORD_BYTES, Read, Record};
 use crate::what::{Named, What};
 
@@ -74,6 +74,7 @@ impl Core {
                             return self.halt(halt);
                         }
                     }
+                    self.inner().has_read(&batch);
                     // There may always be more to read.
                     self.do_what_is_due();
                 }
@@ -187,13 +188,13 @@ impl Core {
 
     /// Begins with a checkpoint once more. What was asked is not known any more, and claims that are not there are lost.
     async fn begin_again(&self) -> Result<Box<dyn Reader>, Halt> {
-        let (replica, reader) = newcomer::begin(&self.log).await?;
+        let Begun { replica, reader, read } = newcomer::begin(&self.log).await?;
         let told: Told = {
             let mut inner = self.inner();
             if replica.genesis() != inner.replica.genesis() {
                 return Err(Halt::Replaced);
             }
-            inner.end = inner.end.max(replica.next());
+            (inner.read, inner.end) = (read, inner.end.max(read));
             inner.replica = replica;
             inner.watch_all();
             inner.open_session(&self.log);
@@ -207,6 +208,11 @@ impl Core {
 }
 
 impl Inner {
+    /// All of this is folded.
+    fn has_read(&mut self, batch: &Batch) {
+        (self.read, self.end) = (batch.next, batch.end.max(batch.next));
+    }
+
     /// Takes note of what a record did.
     fn follow(&mut self, folded: &Folded) -> Told {
         let now = Instant::now();
@@ -288,7 +294,7 @@ impl Inner {
     }
 
     fn write_checkpoint(&mut self, log: &Arc<dyn Log>, now: Instant) {
-        let is_behind = self.replica.next() < self.end;
+        let is_behind = self.read < self.end;
         if let Some(part) = self.scribe.begins(&self.replica, is_behind, now) {
             self.say(log, What::Checkpoint(part));
         }
@@ -348,7 +354,7 @@ impl Inner {
             self.keeper.postpone(claim, now + next);
             return if is_suspected { Proposal::Alive } else { Proposal::Nothing };
         }
-        if self.replica.next() < self.end {
+        if self.read < self.end {
             self.keeper.postpone(claim, now + CATCHING_UP);
             return Proposal::Nothing;
         }

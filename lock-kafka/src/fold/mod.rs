@@ -139,7 +139,11 @@ impl Replica {
         let window = genesis.window;
         let counts = match &record.what {
             What::Genesis(_) => false,
-            What::Open { end } => self.sessions.open(session, seq, *end, offset, window),
+            // What was copied from another log is not said in this one.
+            What::Open { end, incarnation, partition } => {
+                (*incarnation, *partition) == (genesis.incarnation, genesis.partition)
+                    && self.sessions.open(session, seq, *end, offset, window)
+            }
             What::Close
             | What::Acquire(_)
             | What::Heartbeat { .. }

@@ -19,9 +19,10 @@ struct Written {
 impl Written {
     fn new() -> Written {
         let mut log = Written { replica: Replica::default(), seq: 0 };
-        let begin = What::Genesis(Settings::default().genesis(Id::from_bits(1), 1));
+        let genesis = Settings::default().genesis(Id::from_bits(1), 1);
+        let begin = What::Genesis(genesis.clone());
         log.reads(0, &Read::Record(Box::new(Record::new(Id::from_bits(1), 0, begin))));
-        log.says(0, What::Open { end: 1 });
+        log.says(0, genesis.open(1));
         log
     }
 
@@ -179,7 +180,8 @@ fn what_is_over_is_not_kept() {
             longest = longest.max(serde_json::to_vec(&log.replica.image()).unwrap().len());
             // Another client comes and goes.
             let (session, end) = (Id::from_bits(u128::from(cycle) << 64), log.replica.next);
-            for (seq, what) in [(0, What::Open { end }), (1, What::Close)] {
+            let open = log.replica.genesis().unwrap().open(end);
+            for (seq, what) in [(0, open), (1, What::Close)] {
                 log.reads(at, &Read::Record(Box::new(Record::new(session, seq, what))));
             }
         }
@@ -191,4 +193,21 @@ fn what_is_over_is_not_kept() {
     assert!(log.replica.hashes.len() <= HASHES);
     // 50 clients within a window, and a claim.
     assert!(longest < 4_500, "the state has up to {longest} bytes");
+}
+
+#[test]
+fn a_session_of_another_log_is_not_heard() {
+    let mut log = Written::new();
+    let here = log.replica.genesis().unwrap().clone();
+    for other in
+        [Genesis { incarnation: Id::from_bits(9), ..here.clone() }, Genesis { partition: 1, ..here.clone() }]
+    {
+        let stranger = Id::from_bits(7);
+        let open = other.open(log.replica.next);
+        let opened = log.reads(0, &Read::Record(Box::new(Record::new(stranger, 0, open))));
+        assert!(matches!(opened.answer, Answer::NotCounted), "{other:?}");
+        let of = Break { identifier: key(), target: Target::All };
+        let said = log.reads(0, &Read::Record(Box::new(Record::new(stranger, 1, What::Break(of)))));
+        assert!(matches!(said.answer, Answer::NotCounted), "{other:?}");
+    }
 }

@@ -212,7 +212,9 @@ fn whoever_stood_still_for_longer_than_a_window_is_heard_at_once() {
         switch.send_replace(true);
         sleep(Duration::from_millis(100)).await;
         still.inspect(Key::new("k").unwrap()).await.unwrap();
-        let Found::Records(since, _) = log.read(end, None, usize::MAX) else { panic!("nothing is missing") };
+        let Found::Records { entries: since, .. } = log.read(end, None, usize::MAX) else {
+            panic!("nothing is missing")
+        };
         let opens = since.iter().filter(|entry| String::from_utf8_lossy(&entry.bytes).contains("\"open\""));
         assert_eq!(opens.count(), 1);
     });

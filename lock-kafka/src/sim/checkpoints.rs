@@ -122,7 +122,7 @@ fn newcomers_and_those_who_stood_still_begin_with_a_checkpoint() {
 
 /// The checkpoints in a log, and the parts of each.
 fn written(log: &SimLog) -> Vec<(u64, u32, u32)> {
-    let Found::Records(entries, _) = log.read(log.bounds().start, None, usize::MAX) else {
+    let Found::Records { entries, .. } = log.read(log.bounds().start, None, usize::MAX) else {
         return Vec::new();
     };
     let part = |bytes: &[u8]| {
@@ -186,7 +186,7 @@ async fn about_to_write(log: &Arc<SimLog>) -> (Arc<KafkaBackend>, u64, Vec<Part>
     while log.bounds().end <= at_offset {
         one.clone().inspect(Key::new("k").unwrap()).await.unwrap();
     }
-    let Found::Records(entries, _) = log.read(0, None, usize::MAX) else { panic!("nothing is missing") };
+    let Found::Records { entries, .. } = log.read(0, None, usize::MAX) else { panic!("nothing is missing") };
     let mut replica = Replica::default();
     let taken = entries.iter().filter_map(|entry| replica.apply(entry).unwrap().checkpoint).last().unwrap();
     assert_eq!(taken.at_offset, at_offset);

@@ -202,11 +202,10 @@ impl Reader for SimReader {
             match self.client.log.read(self.offset, self.leader, most) {
                 Found::Missing => return Err(Halt::Missing),
                 Found::Truncated => return Err(Halt::Truncated),
-                Found::Records(entries, leader) => {
-                    let Some(last) = entries.last() else { continue };
-                    self.offset = last.offset + 1;
-                    self.leader = Some(leader);
-                    return Ok(Batch { entries, end: self.client.log.bounds().end });
+                Found::Records { next, .. } if next == self.offset => {}
+                Found::Records { entries, next, leader } => {
+                    (self.offset, self.leader) = (next, Some(leader));
+                    return Ok(Batch { entries, next, end: self.client.log.bounds().end });
                 }
             }
         }

@@ -190,7 +190,7 @@ impl State {
         let seq = before.iter().filter(|sent| sent.record.session == session).count();
         let claim = claim_of(client);
         let what = match step {
-            Step::Open => What::Open { end: 1 },
+            Step::Open => genesis().open(1),
             Step::Close => What::Close,
             Step::Join => {
                 let wanted = Claim::new(key(), Mode::Exclusive, TTL).with_id(claim).with_waiter_ttl(TTL);

@@ -119,7 +119,7 @@ pub(super) fn play(seed: u64) -> Result<Summary, String> {
 /// Whether a client has read all there is, and knows what it leads to.
 fn is_in_step(log: &SimLog, core: &Core) -> Result<(), String> {
     let inner = core.inner();
-    let (next, end) = (inner.replica.next(), log.bounds().end);
+    let (next, end) = (inner.read, log.bounds().end);
     if next != end || inner.over.is_some() {
         return Err(format!("a client stands at {next} of {end}: {:?}", inner.over));
     }
@@ -151,6 +151,7 @@ async fn world(log: &SimLog, switches: &[watch::Sender<bool>], steps: bool, rand
                     switch.send_replace(true);
                 });
             }
+            5 => log.mark(),
             _ => {}
         }
     }

@@ -58,7 +58,7 @@ impl Speaker {
 
     /// The record that opens its session.
     pub(super) fn opens(&self, end: u64) -> Record {
-        Record::new(self.session, 0, What::Open { end })
+        Record::new(self.session, 0, What::Open { end, incarnation: Id::from_bits(1), partition: 0 })
     }
 
     /// Goes on under a new session; its claims stay its own.

@@ -43,13 +43,19 @@ struct Inner {
 #[derive(Clone)]
 struct Stored {
     entry: Entry,
+    /// It takes an offset and is read by nobody, as Kafka's marks of transactions.
+    is_mark: bool,
     /// Under which leader it was appended.
     leader: u64,
 }
 
 /// What is read at a place of the log.
 pub(super) enum Found {
-    Records(Vec<Entry>, u64),
+    Records {
+        entries: Vec<Entry>,
+        next: u64,
+        leader: u64,
+    },
     /// The log begins later.
     Missing,
     /// What was read before is not there any more.
@@ -91,7 +97,18 @@ impl SimLog {
             }
         }
         let leader = inner.leader;
-        inner.entries.push(Stored { entry, leader });
+        inner.entries.push(Stored { entry, is_mark: false, leader });
+        let end = inner.end();
+        drop(inner);
+        self.end.send_replace(end);
+    }
+
+    /// Somebody else's transaction ends.
+    pub(super) fn mark(&self) {
+        let mut inner = self.inner();
+        let entry = Entry { offset: inner.end(), stamp: 0, bytes: Vec::new() };
+        let leader = inner.leader;
+        inner.entries.push(Stored { entry, is_mark: true, leader });
         let end = inner.end();
         drop(inner);
         self.end.send_replace(end);
@@ -114,8 +131,10 @@ impl SimLog {
             return Found::Truncated;
         }
         let some = inner.entries[at..].iter().take(most);
-        let leader = some.clone().next_back().map_or(0, |stored| stored.leader);
-        Found::Records(some.map(|stored| stored.entry.clone()).collect(), leader)
+        let last = some.clone().next_back();
+        let (next, leader) = last.map_or((offset, 0), |stored| (stored.entry.offset + 1, stored.leader));
+        let records = some.filter(|stored| !stored.is_mark);
+        Found::Records { entries: records.map(|stored| stored.entry.clone()).collect(), next, leader }
     }
 
     /// Nothing before `offset` is there any more.
@@ -132,7 +151,7 @@ impl SimLog {
         inner.entries.truncate(usize::try_from(end).unwrap());
         inner.leader += 1;
         let mut replica = Replica::default();
-        for stored in &inner.entries {
+        for stored in inner.entries.iter().filter(|stored| !stored.is_mark) {
             replica.apply(&stored.entry).unwrap();
         }
         inner.replica = replica;
@@ -177,7 +196,11 @@ impl SimLog {
         let inner = self.inner();
         let line = |stored: &Stored| {
             let Entry { offset, stamp, bytes } = &stored.entry;
-            format!("{offset} {:>9.3} {:.400}", millis(stamp - EPOCH), String::from_utf8_lossy(bytes))
+            format!(
+                "{offset} {:>9.3} {:.400}",
+                millis(stamp.saturating_sub(EPOCH)),
+                String::from_utf8_lossy(bytes)
+            )
         };
         inner.entries.iter().map(line).collect::<Vec<_>>().join("\n")
     }

@@ -50,7 +50,8 @@ pub(super) async fn halted(backend: &Arc<KafkaBackend>) -> Option<Halt> {
 
 /// Appends records of somebody else.
 pub(super) fn appends(log: &SimLog, session: Id, whats: impl IntoIterator<Item = What>) {
-    let open = What::Open { end: log.bounds().end };
+    let end = log.bounds().end;
+    let open = log.with_replica(|replica| replica.genesis().unwrap().open(end));
     for (seq, what) in std::iter::once(open).chain(whats).enumerate() {
         log.append(&Record::new(session, seq.try_into().unwrap(), what).encode());
     }
@@ -268,5 +269,24 @@ fn a_client_that_was_silent_for_a_window_introduces_itself_anew() {
         assert_eq!(halted(&quiet).await, None);
         assert_ne!(session(), first);
         assert_eq!(halted(&busy).await, None);
+    });
+}
+
+#[test]
+fn a_mark_at_the_end_of_the_log_keeps_nobody_waiting() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let one = client(&log).await;
+        let left = holds(&one, Renew::Manual).await.detach();
+        log.mark();
+        let begun = Instant::now();
+        let newcomer = client(&log).await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(!is_free(&newcomer).await);
+        // Whoever has read up to the mark has read all, and proposes; how late that is, see above.
+        log.mark();
+        sleep(TTL + Duration::from_secs(9)).await;
+        assert!(is_free(&newcomer).await, "somebody saw to it");
+        drop(left);
     });
 }

@@ -158,7 +158,7 @@ impl Reader for Place {
         let all = self.log.entries();
         let entries = all[usize::try_from(offset).unwrap_or(usize::MAX)..].to_vec();
         self.offset = all.len() as u64;
-        Ok(Batch { entries, end: self.offset })
+        Ok(Batch { entries, next: self.offset, end: self.offset })
     }
 }
 

@@ -3,9 +3,15 @@
 
 mod article;
 mod cluster;
+mod copied;
+mod foreign;
 mod holding;
 mod lost;
+mod secured;
+mod shortened;
 mod speed;
+#[cfg(feature = "ssl")]
+mod tls;
 mod unavailable;
 mod wrong;
 
@@ -16,6 +22,9 @@ use lock_kafka::KafkaBackend;
 use lock_kafka::rdkafka::ClientConfig;
 use lock_kafka::rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use lock_kafka::rdkafka::client::DefaultClientContext;
+use lock_kafka::rdkafka::consumer::{BaseConsumer, Consumer};
+use lock_kafka::rdkafka::message::Message;
+use lock_kafka::rdkafka::{Offset, TopicPartitionList};
 use lockcore::{Error, LockClient};
 use testbed::KafkaServer;
 
@@ -36,10 +45,10 @@ async fn client(server: &KafkaServer) -> LockClient {
     LockClient::new(connect(server).await)
 }
 
-/// A client of the broker without locks.
+/// A client of the broker without locks, which may do everything.
 fn raw(server: &KafkaServer) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", server.addr().to_string());
+    config.set("bootstrap.servers", server.operator().to_string());
     config
 }
 
@@ -52,4 +61,20 @@ async fn make(server: &KafkaServer, name: &str, settings: &[(&str, &str)]) {
     }
     let made = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
     assert_eq!(made, [Ok(name.to_owned())]);
+}
+
+/// All records that are in a topic, as any consumer sees them.
+fn texts(server: &KafkaServer, topic: &str) -> Vec<String> {
+    let consumer: BaseConsumer = raw(server).set("group.id", "anybody").create().unwrap();
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+    consumer.assign(&place).unwrap();
+    let (_, end) = consumer.fetch_watermarks(topic, 0, SOON).unwrap();
+    let (mut texts, mut next) = (Vec::new(), 0);
+    while next < end {
+        let message = consumer.poll(SOON).expect("there is more").unwrap();
+        next = message.offset() + 1;
+        texts.push(String::from_utf8_lossy(message.payload().unwrap_or_default()).into_owned());
+    }
+    texts
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{SOON, connect, make, refused};
 
 /// All that a topic needs.
-const RIGHT: [(&str, &str); 4] = [
+pub(crate) const RIGHT: [(&str, &str); 4] = [
     ("cleanup.policy", "delete"),
     ("retention.ms", "-1"),
     ("retention.bytes", "-1"),

@@ -2,10 +2,13 @@
 
 mod cluster;
 mod options;
+mod rights;
+mod security;
 
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use cluster::KafkaCluster;
@@ -35,6 +38,8 @@ pub struct KafkaServer {
     // Before the folder: a server must be gone before its folder goes.
     process: Mutex<Option<Process>>,
     port: u16,
+    operator: u16,
+    authority: Option<PathBuf>,
     proxies: Vec<Proxy>,
     program: Program,
     folder: Folder,
@@ -84,6 +89,19 @@ impl KafkaServer {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Gives its address for whoever may do everything, and speaks without TLS; the same as for clients unless it has users or a
+    /// certificate.
+    #[must_use]
+    pub fn operator(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.operator).into()
+    }
+
+    /// Gives the file with the certificate of its authority, if it was started with one.
+    #[must_use]
+    pub fn ca_path(&self) -> Option<&Path> {
+        self.authority.as_deref()
     }
 
     /// Gives the proxies in front of it, as many as it was started with.
@@ -144,7 +162,7 @@ impl KafkaServer {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self) -> std::path::PathBuf {
+    fn log(&self) -> PathBuf {
         self.folder.path().join("kafka.log")
     }
 

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::security::Security;
 use super::{KafkaCluster, KafkaServer};
 use crate::folder::Folder;
 use crate::ports;
@@ -50,7 +51,6 @@ logger.started.level = info
 const PROPERTIES: &str = "\
 process.roles=broker,controller
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=CLIENTS
 auto.create.topics.enable=false
 offsets.topic.num.partitions=1
 transaction.state.log.num.partitions=1
@@ -67,11 +67,13 @@ pub struct KafkaOptions {
     properties: Vec<(String, String)>,
     proxies: usize,
     place: Option<PathBuf>,
+    security: Security,
 }
 
 /// The ports of one node: for clients, for the controllers, and behind each proxy.
 struct Ports {
     clients: u16,
+    operator: Option<u16>,
     controller: u16,
     proxied: Vec<(u16, Proxy)>,
 }
@@ -96,6 +98,20 @@ impl KafkaOptions {
     #[must_use]
     pub fn place(mut self, place: &Path) -> Self {
         self.place = Some(place.to_owned());
+        self
+    }
+
+    /// Gives it a user, who says so with PLAIN or SCRAM-SHA-256 and may do nothing until [`KafkaServer::allow`] is called.
+    #[must_use]
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.security.users.push((name.into(), password.into()));
+        self
+    }
+
+    /// Lets clients speak TLS; its certificate is for this name, such as `127.0.0.1`.
+    #[must_use]
+    pub fn tls(mut self, name: &str) -> Self {
+        self.security.names.push(name.into());
         self
     }
 
@@ -143,6 +159,7 @@ impl KafkaOptions {
             nodes.push(node);
         }
         nodes.iter().try_for_each(KafkaServer::ready)?;
+        nodes[0].make_users(&self.security.users)?;
         Ok(nodes)
     }
 
@@ -152,7 +169,8 @@ impl KafkaOptions {
             let behind = ports::free()?;
             proxied.push((behind, Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, behind)))?));
         }
-        Ok(Ports { clients: ports::free()?, controller: ports::free()?, proxied })
+        let operator = if self.security.is_needed() { Some(ports::free()?) } else { None };
+        Ok(Ports { clients: ports::free()?, operator, controller: ports::free()?, proxied })
     }
 
     fn node(
@@ -170,19 +188,29 @@ impl KafkaOptions {
         for (at, (behind, proxy)) in ports.proxied.iter().enumerate() {
             listeners.push((format!("PROXY{at}"), *behind, proxy.port()));
         }
+        let secured: Vec<&str> = listeners.iter().map(|(name, ..)| name.as_str()).collect();
+        let security = self.security.properties(&secured, &folder)?;
+        let mut spoken: Vec<String> =
+            secured.iter().map(|name| format!("{name}:{}", self.security.protocol())).collect();
+        if let Some(port) = ports.operator {
+            spoken.push("OPERATOR:PLAINTEXT".to_owned());
+            listeners.push(("OPERATOR".to_owned(), port, port));
+        }
+        let between =
+            listeners.last().filter(|_| ports.operator.is_some()).map_or("CLIENTS", |(name, ..)| name);
         let each = |of: &dyn Fn(&(String, u16, u16)) -> String| {
             listeners.iter().map(of).collect::<Vec<String>>().join(",")
         };
         let listen = each(&|(name, port, _)| format!("{name}://127.0.0.1:{port}"));
         let advertised = each(&|(name, _, port)| format!("{name}://127.0.0.1:{port}"));
-        let plain = each(&|(name, _, _)| format!("{name}:PLAINTEXT"));
         let mut properties = String::from(PROPERTIES);
         let own = [
             ("node.id", node.to_string()),
             ("controller.quorum.voters", voters.to_owned()),
             ("listeners", format!("{listen},CONTROLLER://127.0.0.1:{}", ports.controller)),
             ("advertised.listeners", advertised),
-            ("listener.security.protocol.map", format!("{plain},CONTROLLER:PLAINTEXT")),
+            ("listener.security.protocol.map", format!("{},CONTROLLER:PLAINTEXT", spoken.join(","))),
+            ("inter.broker.listener.name", between.to_owned()),
             ("log.dirs", data.to_string_lossy().into_owned()),
             ("offsets.topic.replication.factor", count.to_string()),
             ("transaction.state.log.replication.factor", count.to_string()),
@@ -190,7 +218,8 @@ impl KafkaOptions {
             // One that was killed may come back when the controllers have given it up. With one node that is a matter of waiting.
             ("broker.session.timeout.ms", if count == 1 { "1000" } else { "9000" }.to_owned()),
         ];
-        let given = self.properties.iter().map(|(name, value)| (name.as_str(), value.clone()));
+        let given = security.iter().chain(&self.properties);
+        let given = given.map(|(name, value)| (name.as_str(), value.clone()));
         for (name, value) in own.into_iter().chain(given) {
             // Writing to a string does not fail.
             let _ = writeln!(properties, "{name}={value}");
@@ -211,7 +240,15 @@ impl KafkaOptions {
         let dir = folder.path().to_owned();
         let program = Program { name: "java", file: None, args, env: Vec::new(), dir };
         let proxies = ports.proxied.into_iter().map(|(_, proxy)| proxy).collect();
-        Ok(KafkaServer { process: Mutex::new(None), port: ports.clients, proxies, program, folder })
+        Ok(KafkaServer {
+            process: Mutex::new(None),
+            port: ports.clients,
+            operator: ports.operator.unwrap_or(ports.clients),
+            authority: self.security.authority(&folder),
+            proxies,
+            program,
+            folder,
+        })
     }
 }
 
