@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::producing::Producing;
 use crate::rd::{Admin, Chore};
@@ -163,15 +163,23 @@ impl Asker<'_> {
     async fn check(&self, admin: &Admin, replicas: usize) -> Result<u64> {
         let topic = &self.target.topic;
         let options = AdminOptions::new().request_timeout(Some(self.patience));
-        let asked = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-        let described = asked.map_err(|error| self.failed(error, Right::DescribeConfigs))?.into_iter().next();
-        let described = described.unwrap_or(Err(RDKafkaErrorCode::UnknownTopicOrPartition));
-        let described =
-            described.map_err(|code| self.failed(KafkaError::AdminOp(code), Right::DescribeConfigs))?;
-        // Refused, which the library does not say.
-        if described.entries.is_empty() {
-            return Err(self.producing.rights().lacks(Right::DescribeConfigs));
-        }
+        let begun = Instant::now();
+        let described = loop {
+            let asked = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+            let described =
+                asked.map_err(|error| self.failed(error, Right::DescribeConfigs))?.into_iter().next();
+            let described = described.unwrap_or(Err(RDKafkaErrorCode::UnknownTopicOrPartition));
+            let described =
+                described.map_err(|code| self.failed(KafkaError::AdminOp(code), Right::DescribeConfigs))?;
+            if !described.entries.is_empty() {
+                break described;
+            }
+            // It is refused, which the library does not say; or the broker has not heard of a new topic yet.
+            if begun.elapsed() >= self.patience / 2 {
+                return Err(self.producing.rights().lacks(Right::DescribeConfigs));
+            }
+            sleep(AGAIN).await;
+        };
         let wrong = wrong(&described, replicas);
         if wrong.is_empty() {
             return Ok(number(&described, "min.insync.replicas"));

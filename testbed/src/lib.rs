@@ -10,6 +10,7 @@
 //! Linux only: it leans on `/proc` and on `setpriv` of util-linux.
 
 mod certificates;
+mod clock;
 mod etcd;
 mod folder;
 mod http;

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use lockcore::{LockGuard, LockMode, Mode};
 use tokio::time::Instant;
@@ -71,8 +70,8 @@ impl Recorder {
         check(&events, options).map_err(|violation| explain(&events, &violation))
     }
 
-    fn nanos(&self, after: Duration) -> u64 {
-        u64::try_from((self.0.start.elapsed() + after).as_nanos()).unwrap_or(u64::MAX)
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -88,7 +87,7 @@ impl Track {
         let key = (*self.key).to_owned();
         // The clock is read under the mutex, so that the events are in the order of their times.
         let mut events = self.recorder.0.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.push(Event { at: self.recorder.nanos(Duration::ZERO), attempt: self.attempt, key, act });
+        events.push(Event { at: self.recorder.now(), attempt: self.attempt, key, act });
     }
 
     /// Takes down that the lock was granted.
@@ -96,6 +95,19 @@ impl Track {
         let fence = guard.fence();
         // A guard that is renewed in the background does not tell when; its loss is noted instead.
         self.note(Act::Granted { token: fence.token.get(), floor: fence.floor.get(), until: None });
+    }
+
+    /// Takes down until when its holder believes that it holds, as the guard says now; gives whether it does.
+    ///
+    /// Whoever looks again and again need not run at the moment of the loss: its deadline was taken down before.
+    #[must_use]
+    pub fn believes<M: LockMode>(&self, guard: &LockGuard<M>) -> bool {
+        // The clock first: what passes between the two must not make the time longer.
+        let now = self.recorder.now();
+        let (is_held, left) = (guard.is_held(), guard.remaining());
+        let until = now.saturating_add(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX));
+        self.note(if is_held { Act::Renewed { until } } else { Act::Lost });
+        is_held
     }
 
     /// Releases the guard, and takes down when it began and how it ended.

@@ -2,6 +2,7 @@
 //!
 //! The library's calls may block, its end most of all: so the thread owns the consumer in the end, and ends when no reader has it.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -15,7 +16,8 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::watch::Watch;
-use super::{Place, Places, enter, leave};
+use super::{Last, Place, Places, enter, leave};
+use crate::checkpoint::Hash;
 use crate::errors::Halt;
 use crate::log::{Batch, Entry};
 use crate::rd::Consumer;
@@ -79,17 +81,27 @@ impl Hands {
         let mut places = self.places.lock();
         let Some(place) = places.get_mut(&message.partition()) else { return };
         let Ok(offset) = u64::try_from(message.offset()) else { return };
-        if offset < place.next || place.halt.is_some() {
+        if place.halt.is_some() {
+            return;
+        }
+        let (millis, bytes) = (message.timestamp().to_millis(), message.payload().unwrap_or_default());
+        let millis = millis.unwrap_or_default().max(0);
+        let read = Last { offset, millis, hash: Hash::of(bytes) };
+        if mem::take(&mut place.is_in_doubt) && place.last.is_some_and(|last| last != read) {
+            leave(&self.consumer, &self.topic, message.partition());
+            place.halt = Some(Halt::Truncated);
+            return;
+        }
+        if offset < place.next {
             return;
         }
         if place.asked == asked && offset > place.next {
             return self.enter_again(message.partition(), place);
         }
-        let millis = message.timestamp().to_millis().unwrap_or_default().max(0);
         let stamp = u64::try_from(millis).unwrap_or_default().saturating_mul(1_000);
         place.next = offset + 1;
-        place.last = Some((offset, millis));
-        place.read.push(Entry { offset, stamp, bytes: message.payload().unwrap_or_default().to_vec() });
+        place.last = Some(read);
+        place.read.push(Entry { offset, stamp, bytes: bytes.to_vec() });
     }
 
     /// All there is of a partition was read; what lies behind the last record and before the end is none.
@@ -125,11 +137,11 @@ impl Hands {
             }
             match place.tell.try_reserve() {
                 Ok(permit) if is_news => {
-                    let (entries, next) = (std::mem::take(&mut place.read), place.next);
+                    let (entries, next) = (mem::take(&mut place.read), place.next);
                     place.is_further = false;
                     permit.send(Ok(Batch { entries, next, end: next }));
                     is_ahead |= place.halt.is_some();
-                    if std::mem::take(&mut place.is_paused) {
+                    if mem::take(&mut place.is_paused) {
                         self.pause(partition, false);
                     }
                 }
@@ -171,10 +183,7 @@ impl Hands {
         tracing::debug!(%error, topic = &*self.topic, "reading the log");
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                self.find_out(false);
-            }
-            Some(RDKafkaErrorCode::LogTruncation) => {
-                self.find_out(true);
+                self.find_out();
             }
             // It may be given the right later.
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => drop(self.places.denied.send_replace(true)),
@@ -183,35 +192,20 @@ impl Hands {
         }
     }
 
-    /// A place was not there: whose? The event does not say.
-    fn find_out(&self, is_truncated: bool) {
+    /// A place was not there, or the leaders' epochs do not fit: the library tells both alike, and not of which partition.
+    fn find_out(&self) {
         let all: Vec<(i32, u64)> = {
             let places = self.places.lock();
             let read = places.iter().filter(|(_, place)| place.halt.is_none());
             read.map(|(&partition, place)| (partition, place.next)).collect()
         };
-        let mut is_explained = false;
-        let mut whole = Vec::new();
         for (partition, next) in all {
             let bounds = self.consumer.fetch_watermarks(&self.topic, partition, BOUNDS_WITHIN);
             match bounds.map(|(low, high)| (u64::try_from(low), u64::try_from(high))) {
-                Ok((Ok(low), _)) if next < low => {
-                    is_explained = true;
-                    self.halt(partition, next, Halt::Missing);
-                }
-                Ok((_, Ok(high))) if high < next => {
-                    is_explained = true;
-                    self.halt(partition, next, Halt::Truncated);
-                }
-                _ => whole.push((partition, next)),
-            }
-        }
-        for (partition, next) in whole {
-            if is_truncated && !is_explained {
-                // The log has grown again since it lost its end, so that its length tells nothing.
-                self.halt(partition, next, Halt::Truncated);
-            } else {
-                self.go_on(partition, next);
+                Ok((Ok(low), _)) if next < low => self.halt(partition, next, Halt::Missing),
+                Ok((_, Ok(high))) if high < next => self.halt(partition, next, Halt::Truncated),
+                Ok((Ok(low), _)) => self.go_on(partition, next, low),
+                _ => self.go_on(partition, next, 0),
             }
         }
         // One that was shorter a moment ago may be another one.
@@ -225,15 +219,18 @@ impl Hands {
         }
     }
 
-    /// Reads on where it was: the library has stopped at one of the places.
-    fn go_on(&self, partition: i32, next: u64) {
+    /// Reads on where it was, in a log that begins at `low`: the library has stopped at one of the places. The length of the log tells
+    /// nothing, for it may have grown again since it lost its end; but then what was read last is not what is there now.
+    fn go_on(&self, partition: i32, next: u64, low: u64) {
         let mut places = self.places.lock();
         if let Some(place) = places.get_mut(&partition)
             && place.next == next
         {
             place.is_paused = false;
+            let last = place.last.filter(|last| low <= last.offset);
+            place.is_in_doubt = last.is_some();
             leave(&self.consumer, &self.topic, partition);
-            enter(&self.consumer, &self.topic, partition, next);
+            enter(&self.consumer, &self.topic, partition, last.map_or(next, |last| last.offset));
         }
     }
 }

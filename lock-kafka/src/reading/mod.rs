@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch as watch_channel};
 
 use self::hands::Hands;
 use self::watch::Watch;
+use crate::checkpoint::Hash;
 use crate::errors::Halt;
 use crate::log::{Batch, Entry, Reader};
 use crate::rd::{Consumer, Quiet, not_made};
@@ -58,11 +59,21 @@ struct Place {
     is_paused: bool,
     /// What was read and is not handed over.
     read: Vec<Entry>,
-    /// The last record of all, and its stamp in milliseconds.
-    last: Option<(u64, i64)>,
+    last: Option<Last>,
+    /// That is read once more, before anything new: the log may have lost it, and grown again.
+    is_in_doubt: bool,
     /// Why nothing more is read.
     halt: Option<Halt>,
     tell: mpsc::Sender<News>,
+}
+
+/// The last record that was read: another one in its place is not the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Last {
+    offset: u64,
+    /// Its stamp.
+    millis: i64,
+    hash: Hash,
 }
 
 impl Reading {
@@ -95,6 +106,7 @@ impl Reading {
             is_paused: false,
             read: Vec::new(),
             last: before.and_then(|place| place.last),
+            is_in_doubt: false,
             halt: None,
             tell,
         };

@@ -1,6 +1,7 @@
-//! Reading, on a real broker.
+//! Reading from a real broker.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
@@ -9,6 +10,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::rd::{Chore, Producer, config};
+
+const BOUND: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stands_still_stops_the_fetching_and_misses_nothing() {
@@ -42,4 +45,52 @@ async fn a_reader_that_stands_still_stops_the_fetching_and_misses_nothing() {
     // Another one, from the middle.
     let first = reading.reader(0, RECORDS / 2).next().await.unwrap().entries.remove(0);
     assert_eq!(first.offset, RECORDS / 2);
+}
+
+/// A place that is in doubt for another's sake is read on as if nothing had been.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_partition_that_is_shorter_is_not_the_others_end() {
+    let server = testbed::KafkaServer::start().unwrap();
+    let more = BTreeMap::from([("bootstrap.servers".to_owned(), server.addr().to_string())]);
+    let config = config(&ClientConfig::new(), &more).unwrap();
+    let (chore, topic) = (Chore::new(&config).unwrap(), NewTopic::new("log", 2, TopicReplication::Fixed(1)));
+    chore.admin().unwrap().create_topics([&topic], &AdminOptions::new()).await.unwrap();
+    let producer = Producer::from_config_and_context(&config, Quiet::default()).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let written = {
+        let over = over.clone();
+        tokio::spawn(async move {
+            let mut count = 0_u64;
+            while !over.load(Ordering::Relaxed) {
+                let record = FutureRecord::<str, str>::to("log").partition(0).payload("a record");
+                producer.send(record, BOUND).await.unwrap();
+                count += 1;
+            }
+            count
+        })
+    };
+    let reading = Arc::new(Reading::new(&config, "log").unwrap());
+    let mut reader = reading.reader(0, 0);
+    let read = tokio::spawn(async move {
+        let mut next = 0;
+        loop {
+            match timeout(BOUND / 10, reader.next()).await {
+                Ok(batch) => {
+                    for entry in batch.unwrap().entries {
+                        assert_eq!(entry.offset, next);
+                        next += 1;
+                    }
+                }
+                Err(_) => return next,
+            }
+        }
+    });
+    for _ in 0..50 {
+        // There is nothing in it, least of all so much.
+        let mut beyond = reading.reader(1, 1_000);
+        let told = timeout(BOUND, beyond.next()).await.expect("it is noticed");
+        assert_eq!(told.unwrap_err(), Halt::Truncated);
+    }
+    over.store(true, Ordering::Relaxed);
+    assert_eq!(written.await.unwrap(), read.await.unwrap());
 }

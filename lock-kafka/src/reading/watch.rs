@@ -77,7 +77,9 @@ impl Asking {
         let last: HashMap<i32, (u64, i64)> = {
             let places = self.places.lock();
             let read = places.iter().filter(|(_, place)| place.halt.is_none());
-            read.filter_map(|(&partition, place)| Some((partition, place.last?))).collect()
+            read.filter_map(|(&partition, place)| Some((partition, place.last?)))
+                .map(|(partition, last)| (partition, (last.offset, last.millis)))
+                .collect()
         };
         let is_newer =
             |partition: &i32, stamp| self.answers.get(partition).is_none_or(|old| old.stamp != stamp);

@@ -2,16 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod article;
+mod clocks;
 mod cluster;
 mod copied;
 mod foreign;
 mod holding;
+mod load;
 mod lost;
 mod secured;
 mod shortened;
 mod speed;
 #[cfg(feature = "ssl")]
 mod tls;
+mod topics;
+mod truncated;
 mod unavailable;
 mod wrong;
 

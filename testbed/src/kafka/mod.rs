@@ -1,5 +1,6 @@
 //! A real Kafka broker for a test, or three of them.
 
+mod api;
 mod cluster;
 mod options;
 mod rights;
@@ -14,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use cluster::KafkaCluster;
 pub use options::KafkaOptions;
 
+use crate::clock::Clock;
 use crate::folder::Folder;
 use crate::process::{Process, Program};
 use crate::proxy::Proxy;
@@ -42,6 +44,7 @@ pub struct KafkaServer {
     authority: Option<PathBuf>,
     proxies: Vec<Proxy>,
     program: Program,
+    clock: Option<Clock>,
     folder: Folder,
 }
 
@@ -156,6 +159,15 @@ impl KafkaServer {
     /// When it does not run.
     pub fn resume(&self) -> io::Result<()> {
         self.process().as_mut().ok_or_else(not_running)?.resume()
+    }
+
+    /// Sets its wall clock so many seconds ahead of this machine's, or behind; at once, and for restarts too.
+    ///
+    /// # Errors
+    /// When it was started without [`KafkaOptions::own_clock`].
+    pub fn set_clock_ahead(&self, seconds: i64) -> io::Result<()> {
+        let clock = self.clock.as_ref();
+        clock.ok_or_else(|| io::Error::other("this Kafka has no clock of its own"))?.set_ahead(seconds)
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Process>> {

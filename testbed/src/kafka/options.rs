@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::security::Security;
 use super::{KafkaCluster, KafkaServer};
+use crate::clock::Clock;
 use crate::folder::Folder;
 use crate::ports;
 use crate::process::Program;
@@ -68,6 +69,7 @@ pub struct KafkaOptions {
     proxies: usize,
     place: Option<PathBuf>,
     security: Security,
+    own_clock: bool,
 }
 
 /// The ports of one node: for clients, for the controllers, and behind each proxy.
@@ -112,6 +114,13 @@ impl KafkaOptions {
     #[must_use]
     pub fn tls(mut self, name: &str) -> Self {
         self.security.names.push(name.into());
+        self
+    }
+
+    /// Gives each broker a wall clock of its own, for [`KafkaServer::set_clock_ahead`].
+    #[must_use]
+    pub fn own_clock(mut self) -> Self {
+        self.own_clock = true;
         self
     }
 
@@ -238,7 +247,9 @@ impl KafkaOptions {
             "server.properties".to_owned(),
         ]);
         let dir = folder.path().to_owned();
-        let program = Program { name: "java", file: None, args, env: Vec::new(), dir };
+        let clock = self.own_clock.then(|| Clock::new(&folder)).transpose()?;
+        let env = clock.as_ref().map(Clock::env).unwrap_or_default();
+        let program = Program { name: "java", file: None, args, env, dir };
         let proxies = ports.proxied.into_iter().map(|(_, proxy)| proxy).collect();
         Ok(KafkaServer {
             process: Mutex::new(None),
@@ -247,6 +258,7 @@ impl KafkaOptions {
             authority: self.security.authority(&folder),
             proxies,
             program,
+            clock,
             folder,
         })
     }
