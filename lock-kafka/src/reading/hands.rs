@@ -101,6 +101,7 @@ impl Hands {
         let stamp = u64::try_from(millis).unwrap_or_default().saturating_mul(1_000);
         place.next = offset + 1;
         place.last = Some(read);
+        place.heights.takes_in(offset, millis);
         place.read.push(Entry { offset, stamp, bytes: bytes.to_vec() });
     }
 
@@ -188,18 +189,18 @@ impl Hands {
             // It may be given the right later.
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => drop(self.places.denied.send_replace(true)),
             // The library tries again by itself; what it comes back to may be another log.
-            _ => self.watch.look_now(),
+            _ => {
+                for (partition, next) in self.read() {
+                    self.go_on(partition, next, 0);
+                }
+                self.watch.look_now();
+            }
         }
     }
 
     /// A place was not there, or the leaders' epochs do not fit: the library tells both alike, and not of which partition.
     fn find_out(&self) {
-        let all: Vec<(i32, u64)> = {
-            let places = self.places.lock();
-            let read = places.iter().filter(|(_, place)| place.halt.is_none());
-            read.map(|(&partition, place)| (partition, place.next)).collect()
-        };
-        for (partition, next) in all {
+        for (partition, next) in self.read() {
             let bounds = self.consumer.fetch_watermarks(&self.topic, partition, BOUNDS_WITHIN);
             match bounds.map(|(low, high)| (u64::try_from(low), u64::try_from(high))) {
                 Ok((Ok(low), _)) if next < low => self.halt(partition, next, Halt::Missing),
@@ -212,6 +213,13 @@ impl Hands {
         self.watch.look_now();
     }
 
+    /// What is read, and how far it has been.
+    fn read(&self) -> Vec<(i32, u64)> {
+        let places = self.places.lock();
+        let read = places.iter().filter(|(_, place)| place.halt.is_none());
+        read.map(|(&partition, place)| (partition, place.next)).collect()
+    }
+
     /// The reader of this place reads no further than to here.
     fn halt(&self, partition: i32, next: u64, halt: Halt) {
         if self.places.lock().get(&partition).is_some_and(|place| place.next == next) {
@@ -219,8 +227,8 @@ impl Hands {
         }
     }
 
-    /// Reads on where it was, in a log that begins at `low`: the library has stopped at one of the places. The length of the log tells
-    /// nothing, for it may have grown again since it lost its end; but then what was read last is not what is there now.
+    /// Reads on where it was, in a log that begins at `low` or later. Its length tells nothing, for it may have grown again since it
+    /// lost its end; but then what was read last is not what is there now.
     fn go_on(&self, partition: i32, next: u64, low: u64) {
         let mut places = self.places.lock();
         if let Some(place) = places.get_mut(&partition)

@@ -21,7 +21,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch as watch_channel};
 
 use self::hands::Hands;
-use self::watch::Watch;
+use self::watch::{Heights, Watch};
 use crate::checkpoint::Hash;
 use crate::errors::Halt;
 use crate::log::{Batch, Entry, Reader};
@@ -60,6 +60,7 @@ struct Place {
     /// What was read and is not handed over.
     read: Vec<Entry>,
     last: Option<Last>,
+    heights: Heights,
     /// That is read once more, before anything new: the log may have lost it, and grown again.
     is_in_doubt: bool,
     /// Why nothing more is read.
@@ -105,7 +106,9 @@ impl Reading {
             asked: self.places.asked.load(Ordering::SeqCst),
             is_paused: false,
             read: Vec::new(),
-            last: before.and_then(|place| place.last),
+            last: before.as_ref().and_then(|place| place.last),
+            heights: before
+                .map_or_else(Heights::default, |before| before.heights.read_from(offset, before.next)),
             is_in_doubt: false,
             halt: None,
             tell,

@@ -2,7 +2,7 @@
 //!
 //! One that was made anew under the same name, or that lost its end and has grown again, gives no error where it is longer
 //! than what was read. But what a log answers to "which is the first of your records that is not older than this?" stays the
-//! same for ever, once there is one: so the same is asked again and again.
+//! same for ever, once there is one: so it is asked again and again for a record that is newer than all before it.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -29,18 +29,50 @@ const LONG: Duration = Duration::from_secs(10);
 /// A hand on the thread that asks; it ends when this is gone.
 pub(super) struct Watch(Sender<()>);
 
-/// What was answered, and when.
+/// The records of a partition that were newer than all before them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heights {
+    /// From where on all was read.
+    begun: u64,
+    /// The newest stamp of all.
+    highest: Option<i64>,
+    /// The last record that was newer than those before it; not the first of all that was read, before which nothing is known.
+    height: Option<(u64, i64)>,
+}
+
+impl Heights {
+    /// Another reader begins at `offset`; up to `next` it was read before.
+    pub(super) fn read_from(self, offset: u64, next: u64) -> Heights {
+        // What lies in between is not known.
+        if offset > next { Heights::default() } else { self }
+    }
+
+    pub(super) fn takes_in(&mut self, offset: u64, stamp: i64) {
+        match self.highest {
+            None => (self.begun, self.highest) = (offset, Some(stamp)),
+            Some(highest) if stamp > highest => {
+                (self.highest, self.height) = (Some(stamp), Some((offset, stamp)));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A record that is asked for: nothing that was read before it is as new.
 #[derive(Clone, Copy, Debug)]
-struct Answer {
+struct Known {
     stamp: i64,
-    first: u64,
+    offset: u64,
+    /// An earlier one that is as new may lie before this.
+    begun: u64,
+    /// When it was found, or was first asked for.
     at: Instant,
 }
 
 struct Asking {
     topic: Arc<str>,
     places: Arc<Places>,
-    answers: HashMap<i32, Answer>,
+    known: HashMap<i32, Known>,
 }
 
 impl Watch {
@@ -48,7 +80,7 @@ impl Watch {
     pub(super) fn begin(topic: &Arc<str>, consumer: &Arc<Consumer>, places: &Arc<Places>) -> Result<Watch> {
         let (nudge, nudged) = mpsc::channel();
         let consumer: Weak<Consumer> = Arc::downgrade(consumer);
-        let mut asking = Asking { topic: topic.clone(), places: places.clone(), answers: HashMap::new() };
+        let mut asking = Asking { topic: topic.clone(), places: places.clone(), known: HashMap::new() };
         let thread = thread::Builder::new().name("fencelock-kafka-log".into());
         let begun = thread.spawn(move || {
             while !matches!(nudged.recv_timeout(EVERY), Err(RecvTimeoutError::Disconnected)) {
@@ -74,41 +106,27 @@ impl Watch {
 impl Asking {
     fn look(&mut self, consumer: &Consumer) {
         let at = Instant::now();
-        let last: HashMap<i32, (u64, i64)> = {
+        let heights: HashMap<i32, Heights> = {
             let places = self.places.lock();
             let read = places.iter().filter(|(_, place)| place.halt.is_none());
-            read.filter_map(|(&partition, place)| Some((partition, place.last?)))
-                .map(|(partition, last)| (partition, (last.offset, last.millis)))
-                .collect()
+            read.map(|(&partition, place)| (partition, place.heights)).collect()
         };
-        let is_newer =
-            |partition: &i32, stamp| self.answers.get(partition).is_none_or(|old| old.stamp != stamp);
-        let newer = last.iter().map(|(&partition, &(_, stamp))| (partition, stamp));
-        let newer = self.first(consumer, newer.filter(|(partition, stamp)| is_newer(partition, *stamp)));
-        // After that, so that what is new was answered by the log of before if this one is.
-        let older = self.answers.iter().filter(|(partition, _)| last.contains_key(partition));
-        let older = self.first(consumer, older.map(|(&partition, answer)| (partition, answer.stamp)));
-        for (partition, (offset, stamp)) in last {
-            if let Some(&known) = self.answers.get(&partition) {
-                let Some(&found) = older.get(&partition) else { continue };
-                if found == Some(known.first) {
-                    self.answers.insert(partition, Answer { at, ..known });
-                } else {
-                    self.answers.remove(&partition);
-                    self.is_not_there(consumer, partition, known, |first| first == known.first);
-                    continue;
-                }
+        self.known.retain(|partition, _| heights.contains_key(partition));
+        for (partition, Heights { begun, height, .. }) in &heights {
+            if let Some((offset, stamp)) = *height {
+                self.known.entry(*partition).or_insert(Known { stamp, offset, begun: *begun, at });
             }
-            match newer.get(&partition) {
-                // Every log has a first record: it tells nothing.
-                Some(&Some(0)) | None => {}
-                Some(&Some(first)) if first <= offset => {
-                    self.answers.insert(partition, Answer { stamp, first, at });
-                }
-                Some(_) => {
-                    let read = Answer { stamp, first: offset, at };
-                    self.is_not_there(consumer, partition, read, |first| first <= offset);
-                }
+        }
+        let asked = self.known.iter().map(|(&partition, known)| (partition, known.stamp));
+        for (partition, found) in self.first(consumer, asked) {
+            let Some(known) = self.known.get(&partition).copied() else { continue };
+            if !known.is(found) {
+                self.known.remove(&partition);
+                self.is_not_there(consumer, partition, known);
+            } else if let Some(Heights { begun, height: Some((offset, stamp)), .. }) = heights.get(&partition)
+            {
+                // It was read before the log was found to be the same: so it is of this one.
+                self.known.insert(partition, Known { stamp: *stamp, offset: *offset, begun: *begun, at });
             }
         }
     }
@@ -146,28 +164,21 @@ impl Asking {
             .collect()
     }
 
-    /// What was at this offset is not there: because nobody needs it any more, or because the log is another one. Then the answer to
-    /// the question of this stamp is not right.
-    fn is_not_there(
-        &self,
-        consumer: &Consumer,
-        partition: i32,
-        Answer { stamp, first: offset, at }: Answer,
-        is_right: impl Fn(u64) -> bool,
-    ) {
+    /// This record is not the first that is as new: because nobody needs it any more, or because the log is another one.
+    fn is_not_there(&self, consumer: &Consumer, partition: i32, known: Known) {
         let bounds = consumer.fetch_watermarks(&self.topic, partition, BOUNDS_WITHIN);
         let Ok((low, high)) = bounds else { return };
         let (low, high) = (u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default());
-        let halt = if offset < low {
+        let halt = if known.offset < low {
             // Its readers would have to have read fast.
-            if at.elapsed() < LONG {
+            if known.at.elapsed() < LONG {
                 return;
             }
             Halt::Missing
-        } else if offset < high {
+        } else if known.offset < high {
             // A leader that is new may not have known all that it has.
-            let again = self.first(consumer, std::iter::once((partition, stamp)));
-            if again.get(&partition).is_none_or(|found| found.is_some_and(&is_right)) {
+            let again = self.first(consumer, std::iter::once((partition, known.stamp)));
+            if again.get(&partition).is_none_or(|found| known.is(*found)) {
                 return;
             }
             Halt::Truncated
@@ -176,5 +187,39 @@ impl Asking {
             return;
         };
         self.places.halt(consumer, &self.topic, partition, halt);
+    }
+}
+
+impl Known {
+    /// Whether this answer is one that its log gives.
+    fn is(&self, first: Option<u64>) -> bool {
+        first.is_some_and(|first| first == self.offset || first < self.begun)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_height_is_what_is_newer_than_all_that_was_read() {
+        let mut heights = Heights::default();
+        for (offset, stamp) in [(10, 5), (11, 5), (12, 7), (13, 6), (14, 7), (15, 8), (16, 8)] {
+            heights.takes_in(offset, stamp);
+        }
+        assert_eq!((heights.begun, heights.height), (10, Some((15, 8))));
+        let again = heights.read_from(4, 17);
+        assert_eq!(again.height, Some((15, 8)), "it reads the same once more");
+        let later = heights.read_from(40, 17);
+        assert_eq!((later.highest, later.height), (None, None), "what lies in between is not known");
+    }
+
+    #[test]
+    fn another_log_answers_otherwise() {
+        let known = Known { stamp: 8, offset: 15, begun: 10, at: Instant::now() };
+        let answers = [Some(15), Some(9), Some(12), Some(16), Some(0), None];
+        assert_eq!(answers.map(|first| known.is(first)), [true, true, false, false, true, false]);
+        let whole = Known { begun: 0, ..known };
+        assert!(!whole.is(Some(0)), "who has read all of it knows the first record");
     }
 }
