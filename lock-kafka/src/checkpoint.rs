@@ -198,6 +198,10 @@ mod tests {
         assert!(read(&other).is_some_and(|read| read.is_all() && !read.is_whole()), "it has another hash");
         other[3] = Part { at_offset: 20, ..parts[3].clone() };
         assert_eq!(read(&other), None, "one of another checkpoint");
+        for one in [Part { hash: Hash(1), ..parts[3].clone() }, Part { of: 7, ..parts[3].clone() }] {
+            other[3] = one;
+            assert_eq!(read(&other), None, "one of another that was taken there");
+        }
     }
 
     #[test]

@@ -131,8 +131,10 @@ impl Keeper {
     /// Until when the end of this lease is put off, because others of its key are over only a little later.
     pub(crate) fn together(&self, id: ClaimId, also: &[ClaimId], now: Instant) -> Option<Instant> {
         let over = self.watched.get(&id)?.over;
-        let others = also.iter().filter_map(|other| self.watched.get(other)).map(|other| other.over);
-        let last = others.filter(|&other| other <= over + TOGETHER).max()?;
+        let others = || also.iter().filter_map(|other| self.watched.get(other)).map(|other| other.over);
+        // One to which another was put off ends with that, and is not put off to the next.
+        let first = others().filter(|&other| other + TOGETHER >= over).min()?.min(over);
+        let last = others().filter(|&other| other <= first + TOGETHER).max()?;
         (over <= now && last > now).then_some(last)
     }
 
@@ -226,8 +228,10 @@ mod tests {
             (13_102, Proposal::Expire),
             (15_102, Proposal::Both),
             (23_102, Proposal::Both),
+            (39_102, Proposal::Both),
+            (55_102, Proposal::Both),
         ];
-        assert_eq!(proposed(&mut keeper, begun, 30_000), expected);
+        assert_eq!(proposed(&mut keeper, begun, 60_000), expected);
     }
 
     #[test]
@@ -236,7 +240,20 @@ mod tests {
             let (keeper, _, begun) = watching(false);
             let later = keeper.due().unwrap().duration_since(begun).as_millis();
             assert!((10_402..11_602).contains(&later), "{later}");
+            let (mut keeper, lease, begun) = watching(false);
+            let suspected = Lease { suspected: Some(lockcore::state::Moment::default()), ..lease };
+            keeper.sees(ONE, Some(&suspected), PATIENCE, false, begun);
+            let later = keeper.due().unwrap().duration_since(begun).as_millis();
+            assert!((2_302..3_502).contains(&later), "{later}");
         }
+    }
+
+    #[test]
+    fn a_holder_is_asked_when_its_end_was_refused() {
+        let (mut keeper, _, begun) = watching(true);
+        let over = begun + Duration::from_millis(10_102);
+        assert_eq!(keeper.propose(ONE, true, PATIENCE.grace, over), Proposal::Expire);
+        assert_eq!(keeper.propose(ONE, true, PATIENCE.grace, over + AGAIN), Proposal::Both);
     }
 
     #[test]
@@ -252,6 +269,10 @@ mod tests {
         assert_eq!(keeper.propose(ONE, true, PATIENCE.grace, at(5)), Proposal::Nothing);
         assert_eq!(keeper.due(), Some(at(6) + MARGIN), "it is looked at again then");
         assert_eq!(keeper.propose(ONE, true, PATIENCE.grace, at(6)), Proposal::Silent);
+        // If its whole time is waited for sooner, that is enough.
+        let (mut other, ..) = watching(true);
+        other.sees(ONE, Some(&suspected), PATIENCE, true, begun + Duration::from_millis(9_500));
+        assert_eq!(other.due(), Some(other.watched[&ONE].over));
         // It has answered.
         keeper.sees(ONE, Some(&lease), PATIENCE, true, at(7));
         assert_eq!(keeper.propose(ONE, false, PATIENCE.grace, at(8)), Proposal::Nothing);
@@ -265,5 +286,36 @@ mod tests {
         assert_eq!(keeper.due(), Some(nine + Duration::from_millis(10_102)));
         keeper.sees(ONE, None, PATIENCE, true, nine);
         assert_eq!(keeper.due(), None);
+    }
+    #[test]
+    fn leases_of_one_key_that_are_over_almost_together_are_put_off_to_the_last_of_them() {
+        let (mut keeper, lease, begun) = watching(true);
+        let at = |millis| begun + Duration::from_millis(millis);
+        let [two, three] = [2, 3].map(ClaimId::from_bits);
+        for (id, later) in [(two, 100), (three, 201)] {
+            keeper.sees(id, Some(&Lease { offset: 7 + later, ..lease }), PATIENCE, true, at(later));
+        }
+        let also = [ONE, two, three];
+        assert_eq!(keeper.together(ONE, &also, at(10_102)), Some(at(10_202)), "and not to that of the third");
+        assert_eq!(keeper.together(two, &also, at(10_202)), None);
+        assert_eq!(keeper.together(ONE, &also, at(10_202)), None);
+        assert_eq!(keeper.together(ONE, &also, at(5_000)), None, "it is not over: somebody may be asked");
+        // The first is put off to the second: they end together, though the third is over soon after that one.
+        keeper.sees(three, Some(&Lease { offset: 8, ..lease }), PATIENCE, true, at(190));
+        assert_eq!(keeper.together(ONE, &also, at(10_102)), Some(at(10_202)));
+        assert_eq!(keeper.together(two, &also, at(10_202)), None);
+        assert_eq!(keeper.together(two, &[two, three], at(10_202)), Some(at(10_292)));
+    }
+
+    #[test]
+    fn whoever_waits_for_the_key_looks_as_soon_as_its_lease_is_over() {
+        let (mut keeper, _, begun) = watching(false);
+        keeper.hurry(ONE, false, begun);
+        let over = begun + Duration::from_millis(10_102);
+        assert_eq!(keeper.due(), Some(over));
+        assert_eq!(keeper.propose(ONE, false, PATIENCE.grace, over), Proposal::Expire);
+        // However many come to wait.
+        keeper.hurry(ONE, true, over);
+        assert_eq!(keeper.due(), Some(over + AGAIN));
     }
 }

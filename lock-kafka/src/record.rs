@@ -167,13 +167,64 @@ mod tests {
             r#"{"v":"2"}"#.into(),
             "[2]".into(),
             format!(r#"{{"v":1,{HEAD},"type":"lock"}}"#),
-            format!(r#"{{"v":1,{HEAD},"type":"release","identifier":"","claim":"00","answered":true}}"#),
-            format!(r#"{{"v":1,{HEAD},"type":"heartbeat","renew":[{{"claim":"00","ttl_us":0,"order":1}}]}}"#),
             format!(r#"{{"v":1,{HEAD},"type":"barrier"}}{}"#, " ".repeat(MAX_RECORD_BYTES)),
         ] {
             assert_eq!(read(&skipped), Ok(None), "{skipped:.99}");
         }
         assert_eq!(read(&format!(r#"{{"v":2,{HEAD},"type":"barrier"}}"#)), Err(Halt::Version(2)));
         assert_eq!(read(r#"{"v":3,"whatever":[]}"#), Err(Halt::Version(3)));
+    }
+
+    /// Every type of record, as it is in the logs that there are.
+    const ALL: [&str; 15] = [
+        r#""type":"genesis","incarnation":"0000000000000000000000000000000a","partitions":2,"partition":1,"margin_us":5000000,"grace_us":2000000,"step_us":10000000,"checkpoint_every":10000,"window":100000"#,
+        r#""type":"open","end":3,"incarnation":"00000000000000000000000000000001","partition":0"#,
+        r#""type":"close""#,
+        r#""type":"acquire","identifier":"k","claim":"0000000000000000000000000000000b","mode":"exclusive","ttl_us":30000000,"waiter_ttl_us":10000000,"owner":"ann","note":"why","take_over":true,"try":true"#,
+        r#""type":"acquire","identifier":"k","claim":"0000000000000000000000000000000b","mode":{"permit":{"at_most":2}},"ttl_us":1,"waiter_ttl_us":1"#,
+        r#""type":"heartbeat","renew":[{"claim":"0000000000000000000000000000000b","ttl_us":30000000,"order":1}]"#,
+        r#""type":"convert","identifier":"k","claim":"0000000000000000000000000000000b","mode":"shared","order":1"#,
+        r#""type":"release","identifier":"k","claim":"0000000000000000000000000000000b","answered":true"#,
+        r#""type":"release","identifier":"k","claim":"0000000000000000000000000000000b","answered":false,"only_waiting":true"#,
+        r#""type":"break","identifier":"k","target":{"owner":"ann"}"#,
+        r#""type":"expire","leases":[{"claim":"0000000000000000000000000000000b","lease":7}],"unanswered":[{"claim":"0000000000000000000000000000000c","lease":8}]"#,
+        r#""type":"suspect","leases":[{"claim":"0000000000000000000000000000000b","lease":7}]"#,
+        r#""type":"alive","claims":["0000000000000000000000000000000b"]"#,
+        r#""type":"checkpoint","at_offset":10000,"hash":"cbf29ce484222325","number":0,"of":2,"state":"{}""#,
+        r#""type":"barrier""#,
+    ];
+
+    #[test]
+    fn every_record_is_written_as_it_is_in_the_logs_that_there_are() {
+        for one in ALL {
+            let text = format!(r#"{{"v":1,{HEAD},{one}}}"#);
+            let Ok(Read::Record(record)) = Record::decode(text.as_bytes()) else { panic!("{text}") };
+            assert_eq!(String::from_utf8(record.encode()).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_record_with_a_value_out_of_its_bounds_is_skipped() {
+        let too_long = lockcore::MAX_TTL.as_micros() + 1;
+        let key = "k".repeat(513);
+        for (right, wrong) in [
+            (r#""ttl_us":30000000"#, r#""ttl_us":0"#.to_owned()),
+            (r#""ttl_us":30000000"#, format!(r#""ttl_us":{too_long}"#)),
+            (r#""waiter_ttl_us":10000000"#, r#""waiter_ttl_us":0"#.to_owned()),
+            (r#""identifier":"k""#, r#""identifier":"""#.to_owned()),
+            (r#""identifier":"k""#, format!(r#""identifier":"{key}""#)),
+            (r#""owner":"ann","note""#, r#""owner":"","note""#.to_owned()),
+            (r#""at_most":2"#, r#""at_most":0"#.to_owned()),
+            (r#""number":0"#, r#""number":2"#.to_owned()),
+            (r#""grace_us":2000000"#, r#""grace_us":0"#.to_owned()),
+            (r#""partition":1"#, r#""partition":2"#.to_owned()),
+        ] {
+            let those: Vec<_> = ALL.iter().filter(|one| one.contains(right)).collect();
+            assert!(!those.is_empty(), "{right}");
+            for one in those {
+                let text = format!(r#"{{"v":1,{HEAD},{}}}"#, one.replace(right, &wrong));
+                assert_eq!(read(&text), Ok(None), "{text:.300}");
+            }
+        }
     }
 }

@@ -93,3 +93,23 @@ impl Scribe {
 fn soon(now: Instant) -> Instant {
     now + Duration::from_millis(fastrand::u64(..WITHIN))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_not_put_off_by_the_next_that_is_due() {
+        let checkpoint = |at_offset: u64| {
+            let state = at_offset.to_string();
+            Checkpoint { at_offset, hash: crate::checkpoint::Hash::of(state.as_bytes()), state }
+        };
+        let (mut scribe, now) = (Scribe::default(), Instant::now());
+        scribe.takes(&checkpoint(10), now);
+        let due = scribe.due().unwrap();
+        scribe.takes(&checkpoint(20), now + Duration::from_secs(5));
+        assert_eq!(scribe.due(), Some(due));
+        let part = scribe.begins(&Replica::default(), false, due).unwrap();
+        assert_eq!(part.at_offset, 20);
+    }
+}

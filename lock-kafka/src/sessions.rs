@@ -125,6 +125,7 @@ mod tests {
     fn a_silent_session_is_over() {
         let mut sessions = Sessions::default();
         assert!(sessions.open(ONE, 0, 10, 10, 100));
+        sessions.forget(110, 100);
         assert!(sessions.admit(ONE, 1, 110, 100));
         assert!(!sessions.admit(ONE, 2, 211, 100) && !sessions.is_open(ONE, 211, 100));
         sessions.forget(211, 100);

@@ -281,3 +281,45 @@ mod key_text {
         Key::new(String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn a_genesis_has_bounds() {
+        const HOUR: u64 = 3_600_000_000;
+        let usual = || Settings::default().genesis(Id::from_bits(1), 2);
+        let every = |every: u64| every.try_into().unwrap();
+        let right = [
+            Genesis { margin_us: 1_000, grace_us: 1_000, step_us: 1_000, ..usual() },
+            Genesis { margin_us: HOUR, grace_us: HOUR, step_us: HOUR, ..usual() },
+            Genesis { checkpoint_every: every(8), window: 16, partition: 1, ..usual() },
+            Genesis { window: 1 << 40, ..usual() },
+        ];
+        let wrong = [
+            Genesis { margin_us: 999, ..usual() },
+            Genesis { margin_us: HOUR + 1, ..usual() },
+            Genesis { grace_us: 999, ..usual() },
+            Genesis { grace_us: HOUR + 1, ..usual() },
+            Genesis { step_us: 999, ..usual() },
+            Genesis { step_us: HOUR + 1, ..usual() },
+            Genesis { checkpoint_every: every(7), ..usual() },
+            Genesis { window: 15, ..usual() },
+            Genesis { window: (1 << 40) + 1, ..usual() },
+            Genesis { partition: 2, ..usual() },
+        ];
+        for (all, may) in [(&right[..], true), (&wrong[..], false)] {
+            for genesis in all {
+                assert_eq!(genesis.out_of_bounds().is_none(), may, "{genesis:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lease_is_never_shorter_than_asked_for() {
+        assert_eq!(micros(Duration::from_nanos(1_001)), 2);
+        assert_eq!(micros(Duration::MAX), u64::MAX);
+    }
+}

@@ -3,6 +3,7 @@
 use lockcore::{Claim, Mode, Queue};
 
 use super::*;
+use crate::checkpoint::Image;
 use crate::settings::Settings;
 use crate::what::{Break, LetGo, Target};
 
@@ -104,7 +105,8 @@ fn a_sign_of_life_ends_the_suspicion() {
     let mut log = Written::new();
     let lease = log.joins(0, 1, 30);
     assert!(log.suspects(36, 1, lease));
-    log.says(37, What::Alive { claims: vec![ClaimId::from_bits(1)] });
+    let folded = log.says(37, What::Alive { claims: vec![ClaimId::from_bits(1)] });
+    assert_eq!(folded.touched, [ClaimId::from_bits(1)], "whoever watches it sees that");
     assert!(!log.ends(39, 1, lease));
     assert!(log.suspects(39, 1, lease), "it may be asked again");
 }
@@ -157,6 +159,20 @@ fn what_has_ended_has_no_lease() {
 }
 
 #[test]
+fn the_ids_of_what_has_ended_are_forgotten_after_an_hour() {
+    let mut log = Written::new();
+    let lease = log.joins(0, 1, 9);
+    assert!(log.ends(9, 1, lease));
+    for at in (10..=3_610).step_by(10) {
+        log.says(at, What::Barrier);
+    }
+    assert!(!log.replica.locks.is_empty(), "a copy of what it asked may be under way");
+    let place = log.replica.genesis().unwrap().checkpoint_every.get();
+    log.replica.apply_read(place, (EPOCH + 3_610) * SECOND, &Read::Skipped).unwrap();
+    assert!(log.replica.locks.is_empty());
+}
+
+#[test]
 fn an_id_names_one_claim_on_one_key() {
     let mut log = Written::new();
     log.joins(0, 1, 9);
@@ -192,7 +208,7 @@ fn what_is_over_is_not_kept() {
     assert!(log.replica.locks.is_empty() && log.replica.claims.is_empty());
     assert!(log.replica.hashes.len() <= HASHES);
     // 50 clients within a window, and a claim.
-    assert!(longest < 4_500, "the state has up to {longest} bytes");
+    assert!(longest < 3_300, "the state has up to {longest} bytes");
 }
 
 #[test]
@@ -211,3 +227,141 @@ fn a_session_of_another_log_is_not_heard() {
         assert!(matches!(said.answer, Answer::NotCounted), "{other:?}");
     }
 }
+
+// None of the dead is handed the lock.
+#[test]
+fn leases_of_one_key_that_end_in_one_record_end_together() {
+    let mut log = Written::new();
+    let dead = [1, 2].map(|id| Named { claim: ClaimId::from_bits(id), lease: log.joins(0, id, 9) });
+    log.joins(0, 3, 9);
+    let folded = log.says(9, What::Expire { leases: dead.to_vec(), unanswered: Vec::new() });
+    let granted = folded.effects.iter().filter_map(|effect| match effect {
+        Effect::Granted { claim, .. } => Some(claim.id()),
+        Effect::Ended { .. } => None,
+    });
+    assert_eq!(granted.collect::<Vec<_>>(), [ClaimId::from_bits(3)]);
+}
+
+#[test]
+fn a_renewal_that_came_late_but_is_the_last_sets_the_lease() {
+    let mut log = Written::new();
+    let first = log.joins(0, 1, 5);
+    let renew = Renew { claim: ClaimId::from_bits(1), ttl_us: 5 * SECOND, order: 2 };
+    for at in [3, 4] {
+        // It was sent once more, under a new number.
+        log.says(at, What::Heartbeat { renew: vec![renew.clone()] });
+        assert_eq!(log.replica.lease(renew.claim).unwrap().offset, log.replica.next - 1);
+    }
+    assert!(!log.ends(9, 1, first));
+}
+
+// Nobody else begins it anew.
+#[test]
+fn the_first_genesis_counts() {
+    let mut log = Written::new();
+    let first = log.replica.genesis().cloned();
+    log.says(1, What::Genesis(Settings::default().genesis(Id::from_bits(7), 3)));
+    assert_eq!(log.replica.genesis().cloned(), first);
+}
+
+/// All parts of a checkpoint, each in a record of its own; whether it counts.
+fn counts(log: &mut Written, checkpoint: &Checkpoint) -> bool {
+    let before = log.replica.counted;
+    for part in checkpoint.parts(checkpoint.state.len().div_ceil(2)) {
+        log.says(1, What::Checkpoint(part));
+    }
+    log.replica.counted != before
+}
+
+#[test]
+fn a_checkpoint_counts_with_its_last_part_if_it_is_due_whole_and_newer() {
+    let mut log = Written::new();
+    let every = Settings::default().checkpoint_every.get();
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        found.extend(log.says(1, What::Barrier).checkpoint);
+    }
+    let (older, newer) = (&found[0], &found[1]);
+    assert_eq!([older.at_offset, newer.at_offset], [every, 2 * every]);
+    let wrong = Image { last_token: 7, ..older.image().unwrap() };
+    let mut other = log.replica.clone();
+    let part = Checkpoint::new(every, &wrong).parts(usize::MAX).remove(0);
+    let late = Read::Record(Box::new(Record::new(ME, log.seq + 1, What::Checkpoint(part))));
+    let halted = other.apply_read(other.next, 0, &late).unwrap_err();
+    assert_eq!(halted, Halt::Diverged { at_offset: every }, "however late");
+    let state = newer.state.clone();
+    assert!(!counts(&mut log, &Checkpoint { at_offset: 2 * every - 1, ..newer.clone() }), "is no multiple");
+    assert!(!counts(&mut log, &Checkpoint { at_offset: 3 * every, ..newer.clone() }), "is yet to come");
+    assert!(!counts(&mut log, &Checkpoint { state: state + " ", ..newer.clone() }), "is not what it names");
+    let parts = newer.parts(newer.state.len().div_ceil(2));
+    log.says(1, What::Checkpoint(parts[0].clone()));
+    assert!(log.replica.progress(2 * every).is_some() && log.replica.progress(every).is_none());
+    assert_eq!(log.replica.counted, 0, "a part is missing");
+    let other = Id::from_bits(9);
+    let end = log.replica.next;
+    let open = log.replica.genesis().unwrap().open(end);
+    for (seq, what) in [(0, open), (1, What::Checkpoint(parts[1].clone()))] {
+        log.reads(1, &Read::Record(Box::new(Record::new(other, seq, what))));
+    }
+    assert_eq!(log.replica.counted, 0, "that one is another session's");
+    let mut both = Written { replica: log.replica.clone(), seq: log.seq };
+    assert!(
+        counts(&mut both, older) && both.replica.deletable().is_none(),
+        "there is to be one to begin with"
+    );
+    assert!(counts(&mut both, newer) && both.replica.deletable() == Some(every), "and one to check it by");
+    assert!(counts(&mut log, newer));
+    assert!(log.replica.progress(2 * every).is_none());
+    assert!(!counts(&mut log, newer) && !counts(&mut log, older), "is older than the last that counted");
+}
+
+// What a transaction leaves behind is an offset without a record.
+#[test]
+fn a_checkpoint_is_due_where_its_offset_has_no_record() {
+    let mut log = Written::new();
+    let every = Settings::default().checkpoint_every.get();
+    log.joins(0, 1, 30);
+    let folded = log.replica.apply_read(every + 1, (EPOCH + 1) * SECOND, &Read::Skipped).unwrap();
+    let checkpoint = folded.checkpoint.expect("it is due");
+    assert_eq!(checkpoint.at_offset, every);
+    assert!(counts(&mut log, &checkpoint));
+}
+
+// Programs of different versions compare their hashes.
+#[test]
+fn a_state_is_written_as_it_is_in_the_logs_that_there_are() {
+    let mut log = Written::new();
+    let lease = log.joins(0, 1, 3);
+    assert!(log.suspects(9, 1, lease));
+    log.joins(9, 2, 9);
+    let shared = Claim::new(Key::new("other").unwrap(), Mode::Shared, Duration::from_secs(9))
+        .with_id(ClaimId::from_bits(3))
+        .with_note(Some("why".into()));
+    log.says(10, What::Acquire(Join::of(&shared, Queue::Join)));
+    let claim = ClaimId::from_bits(4);
+    let let_go = LetGo { identifier: key(), claim, answered: false, only_waiting: false };
+    log.says(10, What::Release(let_go));
+    let end = log.replica.next;
+    let open = log.replica.genesis().unwrap().open(end);
+    for (seq, what) in [(0, open), (1, What::Close)] {
+        log.reads(10, &Read::Record(Box::new(Record::new(Id::from_bits(9), seq, what))));
+    }
+    let checkpoint = Checkpoint::new(log.replica.next, &log.replica.image().unwrap());
+    log.says(10, What::Checkpoint(checkpoint.parts(500).remove(0)));
+    let checkpoint = Checkpoint::new(log.replica.next, &log.replica.image().unwrap());
+    assert_eq!(checkpoint.state, STATE.concat());
+    assert_eq!(String::from(checkpoint.hash), HASH);
+    assert_eq!(Replica::of(&checkpoint).unwrap().image(), log.replica.image());
+}
+
+/// What it has been since the first log was written.
+const STATE: [&str; 7] = [
+    r#"{"genesis":{"incarnation":"00000000000000000000000000000001","partitions":1,"partition":0,"margin_us":5000000,"grace_us":2000000,"step_us":10000000,"checkpoint_every":10000,"window":100000},"#,
+    r#""clock":{"now":10000000,"stamp":1700000010000000},"last_token":1700000010000000,"counted":0,"#,
+    r#""sessions":{"open":{"00000000000000000000000000000002":{"seq":7,"last":9,"end":1,"writes":{"at_offset":9,"hash":"778c2117ff0ced2b","of":4,"next":1,"found":"755e230c7ef51da0"}}},"closed":{"00000000000000000000000000000009":100007}},"#,
+    r#""locks":[["k",{"claims":[{"id":"00000000000000000000000000000001","mode":"exclusive","owner":"ann","since":0,"expires":3000000,"renewed":0,"converted":0,"standing":{"granted":{"token":1700000000000000,"floor":1700000000000000}}},"#,
+    r#"{"id":"00000000000000000000000000000002","mode":"exclusive","owner":"ann","since":9000000,"expires":18000000,"renewed":0,"converted":0,"standing":{"queued":{"rank":"arrived","arrival":2}}}],"arrivals":2,"last_token":1700000010000000,"ended":[[3610000000,"00000000000000000000000000000004"]]}],"#,
+    r#"["other",{"claims":[{"id":"00000000000000000000000000000003","mode":"shared","note":"why","since":10000000,"expires":19000000,"renewed":0,"converted":0,"standing":{"granted":{"token":1700000010000000,"floor":1700000010000000}}}],"arrivals":1,"last_token":1700000010000000}]],"#,
+    r#""leases":[["00000000000000000000000000000001",{"offset":2,"stamp":1700000000000000,"length_us":3000000,"suspected":9000000}],["00000000000000000000000000000002",{"offset":4,"stamp":1700000009000000,"length_us":9000000}],["00000000000000000000000000000003",{"offset":5,"stamp":1700000010000000,"length_us":9000000}]]}"#,
+];
+const HASH: &str = "a7c86e728fa455e9";

@@ -1,97 +1,29 @@
 //! What a client is told, and when.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use lockcore::{
-    Attempt, BreakTarget, Claim, Conversion, ErrorKind, Key, LockBackend, LockClient, Mode, Queue, Release,
-    Released, Renew, Renewal,
+    Attempt, BreakTarget, Claim, Conversion, ErrorKind, Key, KeyPrefix, LockBackend, LockClient, MAX_TTL,
+    Mode, PageToken, Queue, Release, Released, Renew, Renewal,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::checkpoints::{UNTIL_DELETED, fill};
 use super::client::SimClient;
+use super::faulty::Faulty;
 use super::in_paused_time;
 use super::store::{Found, SimLog};
 use super::stories::{appends, backend, client, halted, holds};
-use crate::backend::KafkaBackend;
+use crate::backend::{KafkaBackend, MIN_TTL};
 use crate::errors::Halt;
-use crate::log::{Append, Appending, Batch, Bounds, Log, Reader};
-use crate::record::Id;
+use crate::record::{Id, MAX_RECORD_BYTES};
 use crate::settings::Settings;
-use crate::what::What;
+use crate::what::{Join, What};
 
 const TTL: Duration = Duration::from_secs(30);
-
-/// A connection that loses records, to a log that others shorten, and whose reader may panic.
-#[derive(Debug)]
-struct Faulty {
-    log: SimClient,
-    /// How many of the next records are lost.
-    loses: AtomicUsize,
-    /// How often somebody deletes the first record just before it is read.
-    shortened: AtomicUsize,
-    panics: Arc<AtomicBool>,
-}
-
-/// Whether it is to happen once more.
-fn once_more(times: &AtomicUsize) -> bool {
-    times.fetch_update(SeqCst, SeqCst, |times| times.checked_sub(1)).is_ok()
-}
-
-impl Faulty {
-    fn new(log: &Arc<SimLog>) -> Arc<Faulty> {
-        let (loses, shortened) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Faulty { log: SimClient::steady(log), loses, shortened, panics: Arc::default() })
-    }
-
-    async fn backend(self: &Arc<Self>, settings: &Settings) -> Arc<KafkaBackend> {
-        KafkaBackend::over(vec![self.clone()], settings).await.unwrap()
-    }
-}
-
-#[async_trait]
-impl Log for Faulty {
-    fn append(&self, key: Option<&str>, bytes: Vec<u8>) -> Appending {
-        if once_more(&self.loses) {
-            return Box::pin(std::future::ready(Err(Append::Doubtful("the request timed out".into()))));
-        }
-        self.log.append(key, bytes)
-    }
-
-    async fn bounds(&self) -> Result<Bounds, String> {
-        self.log.bounds().await
-    }
-
-    fn reader(&self, offset: u64) -> Box<dyn Reader> {
-        if once_more(&self.shortened) {
-            self.log.forget(offset + 1);
-        }
-        Box::new(Panicking { reader: self.log.reader(offset), panics: self.panics.clone() })
-    }
-
-    fn forget(&self, offset: u64) {
-        self.log.forget(offset);
-    }
-}
-
-#[derive(Debug)]
-struct Panicking {
-    reader: Box<dyn Reader>,
-    panics: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl Reader for Panicking {
-    async fn next(&mut self) -> Result<Batch, Halt> {
-        let batch = self.reader.next().await;
-        assert!(!self.panics.load(SeqCst), "the reader panics, as it was told to");
-        batch
-    }
-}
 
 fn claim() -> Arc<Claim> {
     Arc::new(Claim::new(Key::new("k").unwrap(), Mode::Exclusive, TTL))
@@ -153,6 +85,133 @@ fn what_is_left_of_a_lease_counts_from_when_it_was_set() {
         let withdrawal = Release { claim: claim.clone(), answered: true, only_waiting: true };
         let found = backend.clone().release(vec![withdrawal]).await.remove(0);
         assert!(matches!(&found, Ok(Released::Granted(lease)) if little.contains(&lease.left)), "{found:?}");
+    });
+}
+
+// S10: what counts is when it was sent, however late it was read.
+#[test]
+fn a_lease_counts_from_before_its_record_was_sent() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let other = backend(&log).await;
+        let (switch, goes_on) = watch::channel(true);
+        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+        let backend = KafkaBackend::over(vec![Arc::new(connection)], &Settings::default()).await.unwrap();
+        let shared =
+            |ttl| Arc::new(Claim::new(Key::new("k").unwrap(), Mode::Shared, ttl).with_waiter_ttl(ttl));
+        other.acquire(shared(TTL * 2), Queue::Join).await.unwrap();
+        switch.send_replace(false);
+        let claim = shared(TTL);
+        let asked = tokio::spawn(backend.clone().acquire(claim.clone(), Queue::Join));
+        sleep(Duration::from_secs(3)).await;
+        switch.send_replace(true);
+        assert!(matches!(asked.await.unwrap(), Ok(Attempt::Granted(_))));
+        sleep(Duration::from_secs(20)).await;
+        let conversion = Conversion { claim, to: Mode::Exclusive, order: 1 };
+        let upgrading = backend.clone().convert(conversion).await;
+        let Ok(Attempt::Queued(queued)) = upgrading else { panic!("{upgrading:?}") };
+        let left = Duration::from_millis(6_900)..=Duration::from_secs(7);
+        assert!(left.contains(&queued.left), "{queued:?}");
+        assert_eq!(queued.recheck, None, "whoever watches the leases tells it");
+    });
+}
+
+// S19
+#[test]
+fn whose_record_was_not_sent_is_told_at_once() {
+    in_paused_time(async {
+        let log = Faulty::new(&SimLog::new());
+        let backend = log.backend(&Settings::default()).await;
+        assert_eq!(halted(&backend).await, None);
+        log.refuses.store(1, SeqCst);
+        let asked = timeout(Duration::from_secs(1), backend.clone().acquire(claim(), Queue::Join)).await;
+        assert_eq!(asked.expect("it is told at once").unwrap_err().kind(), ErrorKind::Unavailable);
+        let held = claim();
+        backend.clone().acquire(held.clone(), Queue::Join).await.unwrap();
+        assert_eq!(backend.partitions[0].inner().registry.ids(), [held.id()]);
+        log.refuses.store(1, SeqCst);
+        let release = Release { claim: held, answered: true, only_waiting: false };
+        let released = backend.clone().release(vec![release]).await.remove(0);
+        assert_eq!(released.unwrap_err().kind(), ErrorKind::Unavailable);
+        let ids = backend.partitions[0].inner().registry.ids();
+        assert!(ids.is_empty(), "whatever became of it, nobody here counts on it");
+        let owner = BreakTarget::Owner("o".repeat(MAX_RECORD_BYTES).into());
+        let asked =
+            timeout(Duration::from_secs(1), backend.break_claims(Key::new("k").unwrap(), owner)).await;
+        assert_eq!(asked.expect("it is told at once").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    });
+}
+
+// S5
+#[test]
+fn a_waiter_that_asks_to_be_renewed_still_hears_of_its_grant() {
+    in_paused_time(async {
+        let backend = backend(&SimLog::new()).await;
+        backend.clone().acquire(claim(), Queue::Join).await.unwrap();
+        let waits = claim();
+        let queued = backend.clone().acquire(waits.clone(), Queue::Join).await;
+        assert!(matches!(queued, Ok(Attempt::Queued(queued)) if queued.recheck.is_none()));
+        let renewal = Renewal { claim: waits.clone(), ttl: TTL, order: 1 };
+        let renewed = backend.clone().renew(vec![renewal]).await.remove(0);
+        assert_eq!(renewed.unwrap_err().kind(), ErrorKind::Lost);
+        assert!(backend.partitions[0].inner().registry.claim(waits.id()).is_some());
+    });
+}
+
+#[test]
+fn nothing_is_known_of_claims_that_are_over() {
+    in_paused_time(async {
+        let backend = backend(&SimLog::new()).await;
+        let known = || backend.partitions[0].inner().registry.ids();
+        let [held, tried] = [claim(), claim()];
+        backend.clone().acquire(held.clone(), Queue::Join).await.unwrap();
+        backend.clone().acquire(tried.clone(), Queue::Never).await.unwrap();
+        assert_eq!(known(), [held.id()]);
+        let renewal = Renewal { claim: tried, ttl: TTL, order: 1 };
+        assert!(backend.clone().renew(vec![renewal]).await.remove(0).is_err());
+        assert_eq!(known(), [held.id()]);
+        let withdrawal = Release { claim: held.clone(), answered: true, only_waiting: true };
+        backend.clone().release(vec![withdrawal]).await.remove(0).unwrap();
+        assert_eq!(known(), [held.id()], "it was granted");
+        backend.clone().break_claims(held.key().clone(), BreakTarget::All).await.unwrap();
+        assert!(known().is_empty());
+        let never = Release { claim: held.clone(), answered: true, only_waiting: true };
+        backend.partitions[0].inner().registry.add(&held);
+        backend.clone().release(vec![never]).await.remove(0).unwrap();
+        assert!(known().is_empty());
+    });
+}
+
+// A record with another lease would be skipped by all, and never answered.
+#[test]
+fn leases_that_are_too_short_or_too_long_are_made_to_fit() {
+    in_paused_time(async {
+        let backend = backend(&SimLog::new()).await;
+        let short = Duration::from_millis(10);
+        let claims: Vec<_> =
+            (0..2).map(|_| Arc::new(Claim::new(Key::new("k").unwrap(), Mode::Exclusive, short))).collect();
+        let asked = backend.clone().acquire(claims[0].clone(), Queue::Join).await;
+        assert!(matches!(asked, Ok(Attempt::Granted(lease)) if lease.left == MIN_TTL));
+        let asked = backend.clone().acquire(claims[1].clone(), Queue::Join).await;
+        assert!(matches!(asked, Ok(Attempt::Queued(queued)) if queued.left == MIN_TTL));
+        for (order, ttl, left) in [(1, short, MIN_TTL), (2, Duration::MAX, MAX_TTL)] {
+            let renewal = Renewal { claim: claims[0].clone(), ttl, order };
+            let renewed = timeout(Duration::from_secs(1), backend.clone().renew(vec![renewal])).await;
+            assert_eq!(renewed.expect("it is answered").remove(0).unwrap().left, left);
+        }
+    });
+}
+
+// S21: it is the state as at some moment of the call.
+#[test]
+fn a_listing_has_all_that_was_in_the_log() {
+    in_paused_time(async {
+        let log = SimLog::new();
+        let backend = backend(&log).await;
+        assert_eq!(halted(&backend).await, None);
+        appends(&log, Id::random(), [What::Acquire(Join::of(&claim(), Queue::Join))]);
+        let page = backend.list(KeyPrefix::new("").unwrap(), PageToken::default()).await.unwrap();
+        assert_eq!(page.keys, [Key::new("k").unwrap()]);
     });
 }
 

@@ -15,7 +15,7 @@ use crate::log::{Append, Appending, Batch, Bounds, Log, Reader};
 /// The connection of one client.
 #[derive(Clone)]
 pub(super) struct SimClient {
-    log: Arc<SimLog>,
+    pub(super) log: Arc<SimLog>,
     random: Arc<Mutex<fastrand::Rng>>,
     /// Whether the process goes on.
     goes_on: watch::Receiver<bool>,

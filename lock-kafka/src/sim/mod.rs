@@ -12,10 +12,14 @@
 mod answers;
 mod checkpoints;
 mod client;
+mod faulty;
 mod histories;
+mod newcomers;
 mod oracle;
 mod orders;
 mod play;
+mod proposals;
+mod sessions;
 mod speaker;
 mod store;
 mod stories;

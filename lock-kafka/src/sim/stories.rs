@@ -11,15 +11,16 @@ use tokio::time::{Instant, sleep};
 
 use super::client::SimClient;
 use super::in_paused_time;
-use super::store::SimLog;
+use super::store::{Found, SimLog};
 use crate::backend::KafkaBackend;
 use crate::errors::Halt;
-use crate::record::{Id, Record};
+use crate::log::Entry;
+use crate::record::{Id, Read, Record};
 use crate::settings::Settings;
 use crate::what::{Genesis, What};
 
 pub(super) const TTL: Duration = Duration::from_secs(30);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Checkpoints soon, everything else as usual.
 pub(super) fn settings() -> Settings {
@@ -57,6 +58,16 @@ pub(super) fn appends(log: &SimLog, session: Id, whats: impl IntoIterator<Item =
     }
 }
 
+/// What is said in a log from this offset on.
+pub(super) fn said(log: &SimLog, from: u64) -> Vec<What> {
+    let Found::Records { entries, .. } = log.read(from, None, usize::MAX) else { return Vec::new() };
+    let what = |entry: Entry| match Record::decode(&entry.bytes) {
+        Ok(Read::Record(record)) => Some(record.what),
+        Ok(Read::Skipped) | Err(_) => None,
+    };
+    entries.into_iter().filter_map(what).collect()
+}
+
 // S6: nobody was there to see that its lease is over.
 #[test]
 fn a_holder_that_died_long_ago_is_let_go_after_the_grace() {
@@ -76,6 +87,11 @@ fn a_holder_that_died_long_ago_is_let_go_after_the_grace() {
         drop(holds(&fresh, Renew::Automatic).await);
         let took = begun.elapsed();
         assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&took), "{took:?}");
+        // Nobody has waited for it: a sign of life would have counted.
+        let ends =
+            said(&log, 0).into_iter().filter(|what| matches!(what, What::Expire { .. })).collect::<Vec<_>>();
+        let by_silence = |what: &What| matches!(what, What::Expire { leases, unanswered } if leases.is_empty() && unanswered.len() == 1);
+        assert!(!ends.is_empty() && ends.iter().all(by_silence));
     });
 }
 
@@ -177,6 +193,25 @@ fn a_version_that_is_not_known_halts_and_what_is_not_ours_does_not() {
     });
 }
 
+// Whoever took another one would hold beside the others.
+#[test]
+fn a_key_is_in_the_same_partition_for_every_program() {
+    in_paused_time(async {
+        let logs: Vec<_> = (0..3).map(|_| SimLog::new()).collect();
+        let connections =
+            logs.iter().map(|log| Arc::new(SimClient::steady(log)) as Arc<dyn crate::Log>).collect();
+        let backend = KafkaBackend::over(connections, &settings()).await.unwrap();
+        for (text, which) in [("a", 1), ("k", 2), ("ключ", 0), ("invoices/2026-11", 2)] {
+            let key = Key::new(text).unwrap();
+            let claim = Arc::new(Claim::new(key.clone(), Mode::Exclusive, TTL));
+            backend.clone().acquire(claim, Queue::Join).await.unwrap();
+            let there =
+                logs.iter().position(|log| log.with_replica(|replica| !replica.claims_on(&key).is_empty()));
+            assert_eq!(there, Some(which), "{text}");
+        }
+    });
+}
+
 #[test]
 fn partitions_that_do_not_belong_together_are_refused() {
     in_paused_time(async {
@@ -193,7 +228,7 @@ fn partitions_that_do_not_belong_together_are_refused() {
         };
         begin(&logs[0], genesis(2));
         assert_eq!(connect(1).await, Some(ErrorKind::Conflict), "it has two partitions");
-        begin(&logs[1], genesis(2));
+        begin(&logs[1], Genesis { partition: 1, ..genesis(2) });
         assert_eq!(connect(2).await, Some(ErrorKind::Conflict), "of another incarnation");
     });
 }
@@ -215,6 +250,7 @@ fn partitions_that_are_mixed_up_are_refused() {
             Some(ErrorKind::Conflict),
             "each would look where the other does not"
         );
+        assert_eq!(connect([1, 1]).await, Some(ErrorKind::Conflict));
         assert_eq!(connect([0, 1]).await, None);
     });
 }
