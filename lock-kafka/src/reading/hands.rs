@@ -14,6 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
 
 use super::watch::Watch;
 use super::{Last, Place, Places, enter, leave};
@@ -188,6 +189,8 @@ impl Hands {
             }
             // It may be given the right later.
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => drop(self.places.denied.send_replace(true)),
+            // It fetches the same again.
+            Some(RDKafkaErrorCode::BadMessage) => self.watch.look_now(),
             // The library tries again by itself; what it comes back to may be another log.
             _ => {
                 for (partition, next) in self.read() {
@@ -200,8 +203,11 @@ impl Hands {
 
     /// A place was not there, or the leaders' epochs do not fit: the library tells both alike, and not of which partition.
     fn find_out(&self) {
+        let begun = Instant::now();
         for (partition, next) in self.read() {
-            let bounds = self.consumer.fetch_watermarks(&self.topic, partition, BOUNDS_WITHIN);
+            // For all of them: meanwhile nothing is read. Whoever is not asked for comes back to here.
+            let within = BOUNDS_WITHIN.saturating_sub(begun.elapsed());
+            let bounds = self.consumer.fetch_watermarks(&self.topic, partition, within);
             match bounds.map(|(low, high)| (u64::try_from(low), u64::try_from(high))) {
                 Ok((Ok(low), _)) if next < low => self.halt(partition, next, Halt::Missing),
                 Ok((_, Ok(high))) if high < next => self.halt(partition, next, Halt::Truncated),
@@ -227,18 +233,26 @@ impl Hands {
         }
     }
 
-    /// Reads on where it was, in a log that begins at `low` or later. Its length tells nothing, for it may have grown again since it
-    /// lost its end; but then what was read last is not what is there now.
+    /// Reads on where it was, in a log that begins at `low` or later.
     fn go_on(&self, partition: i32, next: u64, low: u64) {
         let mut places = self.places.lock();
         if let Some(place) = places.get_mut(&partition)
             && place.next == next
         {
             place.is_paused = false;
-            let last = place.last.filter(|last| low <= last.offset);
-            place.is_in_doubt = last.is_some();
             leave(&self.consumer, &self.topic, partition);
-            enter(&self.consumer, &self.topic, partition, last.map_or(next, |last| last.offset));
+            enter(&self.consumer, &self.topic, partition, place.goes_on_from(low));
         }
+    }
+}
+
+impl Place {
+    /// From where it is read on, in a log that begins at `low` or later. The length of the log tells nothing, for it may have grown
+    /// again since it lost its end; but then what was read last is not what is there now.
+    pub(super) fn goes_on_from(&mut self, low: u64) -> u64 {
+        // A reader that has begun further back than the last one is still to come to that.
+        let last = self.last.filter(|last| low <= last.offset && last.offset < self.next);
+        self.is_in_doubt = last.is_some();
+        last.map_or(self.next, |last| last.offset)
     }
 }

@@ -107,8 +107,7 @@ impl Reading {
             is_paused: false,
             read: Vec::new(),
             last: before.as_ref().and_then(|place| place.last),
-            heights: before
-                .map_or_else(Heights::default, |before| before.heights.read_from(offset, before.next)),
+            heights: before.map_or_else(Heights::default, |before| before.heights.read_from(offset)),
             is_in_doubt: false,
             halt: None,
             tell,

@@ -47,6 +47,24 @@ async fn a_reader_that_stands_still_stops_the_fetching_and_misses_nothing() {
     assert_eq!(first.offset, RECORDS / 2);
 }
 
+#[test]
+fn what_was_read_last_is_read_once_more_if_it_is_there_and_not_yet_to_come() {
+    let goes_on = |next, low| {
+        let last = Some(Last { offset: 99, millis: 0, hash: Hash::of(b"a record") });
+        let (read, tell, heights) = (Vec::new(), mpsc::channel(1).0, Heights::default());
+        let (asked, is_further, is_paused, is_in_doubt, halt) = (0, false, false, false, None);
+        let mut place =
+            Place { next, is_further, asked, is_paused, read, last, heights, is_in_doubt, halt, tell };
+        let from = place.goes_on_from(low);
+        (from, place.is_in_doubt)
+    };
+    assert_eq!(goes_on(100, 0), (99, true));
+    assert_eq!(goes_on(120, 0), (99, true), "marks of transactions are no records");
+    assert_eq!(goes_on(100, 100), (100, false), "it is not there any more");
+    assert_eq!(goes_on(0, 0), (0, false), "a search had read it before the log is read");
+    assert_eq!(goes_on(99, 0), (99, false));
+}
+
 /// A place that is in doubt for another's sake is read on as if nothing had been.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_partition_that_is_shorter_is_not_the_others_end() {

@@ -32,8 +32,10 @@ pub(super) struct Watch(Sender<()>);
 /// The records of a partition that were newer than all before them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Heights {
-    /// From where on all was read.
+    /// From where on all was read: behind it there is no offset without a record, such as Kafka's marks of transactions.
     begun: u64,
+    /// After the last record that was read.
+    next: u64,
     /// The newest stamp of all.
     highest: Option<i64>,
     /// The last record that was newer than those before it; not the first of all that was read, before which nothing is known.
@@ -41,15 +43,19 @@ pub(super) struct Heights {
 }
 
 impl Heights {
-    /// Another reader begins at `offset`; up to `next` it was read before.
-    pub(super) fn read_from(self, offset: u64, next: u64) -> Heights {
+    /// Another reader begins at `offset`.
+    pub(super) fn read_from(self, offset: u64) -> Heights {
         // What lies in between is not known.
-        if offset > next { Heights::default() } else { self }
+        if offset > self.next { Heights::default() } else { self }
     }
 
     pub(super) fn takes_in(&mut self, offset: u64, stamp: i64) {
+        if offset > self.next {
+            self.begun = offset;
+        }
+        self.next = self.next.max(offset + 1);
         match self.highest {
-            None => (self.begun, self.highest) = (offset, Some(stamp)),
+            None => self.highest = Some(stamp),
             Some(highest) if stamp > highest => {
                 (self.highest, self.height) = (Some(stamp), Some((offset, stamp)));
             }
@@ -65,6 +71,8 @@ struct Known {
     offset: u64,
     /// An earlier one that is as new may lie before this.
     begun: u64,
+    /// Nor does one lie before this: the answer for an older stamp.
+    least: u64,
     /// When it was found, or was first asked for.
     at: Instant,
 }
@@ -114,20 +122,23 @@ impl Asking {
         self.known.retain(|partition, _| heights.contains_key(partition));
         for (partition, Heights { begun, height, .. }) in &heights {
             if let Some((offset, stamp)) = *height {
-                self.known.entry(*partition).or_insert(Known { stamp, offset, begun: *begun, at });
+                self.known.entry(*partition).or_insert(Known { stamp, offset, begun: *begun, least: 0, at });
             }
         }
         let asked = self.known.iter().map(|(&partition, known)| (partition, known.stamp));
         for (partition, found) in self.first(consumer, asked) {
             let Some(known) = self.known.get(&partition).copied() else { continue };
-            if !known.is(found) {
-                self.known.remove(&partition);
+            let Some(first) = found.filter(|first| known.is(*first)) else {
                 self.is_not_there(consumer, partition, known);
-            } else if let Some(Heights { begun, height: Some((offset, stamp)), .. }) = heights.get(&partition)
-            {
-                // It was read before the log was found to be the same: so it is of this one.
-                self.known.insert(partition, Known { stamp: *stamp, offset: *offset, begun: *begun, at });
-            }
+                continue;
+            };
+            let Some(Heights { begun, height: Some((offset, stamp)), .. }) = heights.get(&partition) else {
+                continue;
+            };
+            // It was read before the log was found to be the same: so it is of this one.
+            let least = if *stamp >= known.stamp { first } else { 0 };
+            let known = Known { stamp: *stamp, offset: *offset, begun: *begun, least, at };
+            self.known.insert(partition, known);
         }
     }
 
@@ -165,20 +176,25 @@ impl Asking {
     }
 
     /// This record is not the first that is as new: because nobody needs it any more, or because the log is another one.
-    fn is_not_there(&self, consumer: &Consumer, partition: i32, known: Known) {
+    fn is_not_there(&mut self, consumer: &Consumer, partition: i32, known: Known) {
         let bounds = consumer.fetch_watermarks(&self.topic, partition, BOUNDS_WITHIN);
         let Ok((low, high)) = bounds else { return };
         let (low, high) = (u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default());
         let halt = if known.offset < low {
             // Its readers would have to have read fast.
             if known.at.elapsed() < LONG {
+                // What is still there may be older, where clocks went back.
+                self.known.remove(&partition);
+                if let Some(place) = self.places.lock().get_mut(&partition) {
+                    place.heights = Heights::default();
+                }
                 return;
             }
             Halt::Missing
         } else if known.offset < high {
             // A leader that is new may not have known all that it has.
             let again = self.first(consumer, std::iter::once((partition, known.stamp)));
-            if again.get(&partition).is_none_or(|found| known.is(*found)) {
+            if again.get(&partition).is_none_or(|found| found.is_some_and(|first| known.is(first))) {
                 return;
             }
             Halt::Truncated
@@ -192,8 +208,8 @@ impl Asking {
 
 impl Known {
     /// Whether this answer is one that its log gives.
-    fn is(&self, first: Option<u64>) -> bool {
-        first.is_some_and(|first| first == self.offset || first < self.begun)
+    fn is(&self, first: u64) -> bool {
+        first == self.offset || (self.least..self.begun).contains(&first)
     }
 }
 
@@ -208,18 +224,22 @@ mod tests {
             heights.takes_in(offset, stamp);
         }
         assert_eq!((heights.begun, heights.height), (10, Some((15, 8))));
-        let again = heights.read_from(4, 17);
-        assert_eq!(again.height, Some((15, 8)), "it reads the same once more");
-        let later = heights.read_from(40, 17);
+        let mut again = heights.read_from(4);
+        again.takes_in(4, 3);
+        assert_eq!((again.begun, again.height), (10, Some((15, 8))), "it reads the same once more");
+        let later = heights.read_from(40);
         assert_eq!((later.highest, later.height), (None, None), "what lies in between is not known");
+        heights.takes_in(20, 9);
+        assert_eq!((heights.begun, heights.height), (20, Some((20, 9))), "nor what a mark has for a stamp");
     }
 
     #[test]
     fn another_log_answers_otherwise() {
-        let known = Known { stamp: 8, offset: 15, begun: 10, at: Instant::now() };
-        let answers = [Some(15), Some(9), Some(12), Some(16), Some(0), None];
-        assert_eq!(answers.map(|first| known.is(first)), [true, true, false, false, true, false]);
+        let known = Known { stamp: 8, offset: 15, begun: 10, least: 0, at: Instant::now() };
+        assert_eq!([15, 9, 12, 16, 0].map(|first| known.is(first)), [true, true, false, false, true]);
         let whole = Known { begun: 0, ..known };
-        assert!(!whole.is(Some(0)), "who has read all of it knows the first record");
+        assert!(!whole.is(0), "who has read all of it knows the first record");
+        let asked = Known { least: 9, ..known };
+        assert_eq!([15, 9, 0].map(|first| asked.is(first)), [true, true, false]);
     }
 }
