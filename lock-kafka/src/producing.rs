@@ -1,7 +1,7 @@
 //! Appending: one idempotent producer for all partitions of a backend.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockcore::Result;
@@ -20,7 +20,7 @@ const LAST: Duration = Duration::from_secs(1);
 pub(crate) struct Producing {
     config: ClientConfig,
     context: Quiet,
-    rights: Rights,
+    rights: Arc<Rights>,
     current: Mutex<Option<Producer>>,
 }
 
@@ -28,7 +28,8 @@ impl Producing {
     pub(crate) fn new(config: &ClientConfig, rights: Rights) -> Result<Producing> {
         let context = Quiet::default();
         let first = make(config, &context).map_err(not_made)?;
-        Ok(Producing { config: config.clone(), context, rights, current: Mutex::new(Some(first)) })
+        let (config, rights, current) = (config.clone(), Arc::new(rights), Mutex::new(Some(first)));
+        Ok(Producing { config, context, rights, current })
     }
 
     /// Why the last connection failed, if one did.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use lock_kafka::KafkaBackend;
+use lock_kafka::rdkafka::Message;
+use lock_kafka::rdkafka::consumer::BaseConsumer;
 use lock_kafka::rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use lock_kafka::rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use lockcore::{Key, LockBackend, LockClient};
 
-use super::peers::{config, end};
+use super::peers::{assign, config, end};
 use super::server::Kafka;
 use crate::Result;
 use crate::bench::{Bench, random_key};
@@ -22,6 +24,9 @@ const TOPIC: &str = "bench_past";
 
 /// So many are written in a second, more than fencelock itself does with one broker here: checkpoints are taken on the way.
 const PER_SECOND: u64 = 25_000;
+
+/// What is held at the end of it, which shows that its records count.
+const HELD: &str = "bench/past/held";
 
 /// So many keys are taken in turn.
 const KEYS: u64 = 1_000;
@@ -38,7 +43,14 @@ pub(super) fn run(bench: &mut Bench<'_>, server: &Kafka) -> Result<()> {
         let attends = KafkaBackend::connect(&url).await?;
         write(&server.broker)?;
         // It has read all of it then, and has written the last checkpoint.
-        while attends.clone().inspect(Key::new("any")?).await.is_err() {}
+        let seen = loop {
+            if let Ok(seen) = attends.clone().inspect(Key::new(HELD)?).await {
+                break seen;
+            }
+        };
+        if seen.holders.is_empty() {
+            return Err("the records of the past did not count".into());
+        }
         tokio::time::sleep(CHECKPOINT_WITHIN).await;
         let (mut took, mut bytes) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
@@ -77,8 +89,11 @@ pub(super) fn run(bench: &mut Bench<'_>, server: &Kafka) -> Result<()> {
 fn write(broker: &str) -> Result<()> {
     let producer: FutureProducer = config(broker).set("linger.ms", "5").create()?;
     let head = format!(r#"{{"v":1,"session":"{:032x}""#, fastrand::u128(..));
-    let seen = end(broker, TOPIC)?;
-    send(&producer, &format!(r#"{head},"seq":0,"type":"open","end":{seen}}}"#))?;
+    let (seen, log) = (end(broker, TOPIC)?, incarnation(broker)?);
+    send(
+        &producer,
+        &format!(r#"{head},"seq":0,"type":"open","end":{seen},"incarnation":"{log}","partition":0}}"#),
+    )?;
     let began = nanos();
     for cycle in 1..=RECORDS / 2 {
         let due = Duration::from_secs_f64(float(2 * cycle) / float(PER_SECOND));
@@ -91,8 +106,27 @@ fn write(broker: &str) -> Result<()> {
         send(&producer, &format!(r#"{head},"seq":{first},"type":"acquire",{named},{of}}}"#))?;
         send(&producer, &format!(r#"{head},"seq":{second},"type":"release",{named},"answered":true}}"#))?;
     }
+    let (seq, claim) = (RECORDS + 1, RECORDS);
+    let named = format!(r#""identifier":"{HELD}","claim":"{claim:032x}","mode":"exclusive""#);
+    let ttl = r#""ttl_us":3600000000,"waiter_ttl_us":10000000"#;
+    send(&producer, &format!(r#"{head},"seq":{seq},"type":"acquire",{named},{ttl}}}"#))?;
     producer.flush(PATIENCE)?;
     Ok(())
+}
+
+/// Which log this is, as its genesis says: a session of another one does not count.
+fn incarnation(broker: &str) -> Result<String> {
+    let consumer: BaseConsumer = config(broker).create()?;
+    assign(&consumer, TOPIC, 0)?;
+    loop {
+        let message = consumer.poll(PATIENCE).ok_or("the log cannot be read")??;
+        let record: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default())?;
+        if record["type"] == "genesis"
+            && let Some(incarnation) = record["incarnation"].as_str()
+        {
+            return Ok(incarnation.to_owned());
+        }
+    }
 }
 
 fn send(producer: &FutureProducer, record: &str) -> Result<()> {

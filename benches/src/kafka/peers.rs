@@ -72,7 +72,8 @@ pub(crate) fn count(broker: &str, topic: &str, from: u64, text: &str) -> Result<
     Ok(found)
 }
 
-fn assign(consumer: &BaseConsumer, topic: &str, from: i64) -> Result<()> {
+/// Reads a topic from this offset on.
+pub(super) fn assign(consumer: &BaseConsumer, topic: &str, from: i64) -> Result<()> {
     let mut place = TopicPartitionList::new();
     place.add_partition_offset(topic, 0, Offset::Offset(from))?;
     Ok(consumer.assign(&place)?)

@@ -87,8 +87,9 @@ impl Hands {
         }
         let (millis, bytes) = (message.timestamp().to_millis(), message.payload().unwrap_or_default());
         let millis = millis.unwrap_or_default().max(0);
-        let read = Last { offset, millis, hash: Hash::of(bytes) };
-        if mem::take(&mut place.is_in_doubt) && place.last.is_some_and(|last| last != read) {
+        let stamp = u64::try_from(millis).unwrap_or_default().saturating_mul(1_000);
+        let is = |last| last == Last { offset, stamp, hash: Hash::of(bytes) };
+        if mem::take(&mut place.is_in_doubt) && !place.last().is_none_or(is) {
             leave(&self.consumer, &self.topic, message.partition());
             place.halt = Some(Halt::Truncated);
             return;
@@ -99,9 +100,7 @@ impl Hands {
         if place.asked == asked && offset > place.next {
             return self.enter_again(message.partition(), place);
         }
-        let stamp = u64::try_from(millis).unwrap_or_default().saturating_mul(1_000);
         place.next = offset + 1;
-        place.last = Some(read);
         place.heights.takes_in(offset, millis);
         place.read.push(Entry { offset, stamp, bytes: bytes.to_vec() });
     }
@@ -139,6 +138,7 @@ impl Hands {
             }
             match place.tell.try_reserve() {
                 Ok(permit) if is_news => {
+                    place.last = place.last();
                     let (entries, next) = (mem::take(&mut place.read), place.next);
                     place.is_further = false;
                     permit.send(Ok(Batch { entries, next, end: next }));
@@ -247,11 +247,16 @@ impl Hands {
 }
 
 impl Place {
+    /// The last record that was read, handed over or not.
+    pub(super) fn last(&self) -> Option<Last> {
+        self.read.last().map(Last::of).or(self.last)
+    }
+
     /// From where it is read on, in a log that begins at `low` or later. The length of the log tells nothing, for it may have grown
     /// again since it lost its end; but then what was read last is not what is there now.
     pub(super) fn goes_on_from(&mut self, low: u64) -> u64 {
         // A reader that has begun further back than the last one is still to come to that.
-        let last = self.last.filter(|last| low <= last.offset && last.offset < self.next);
+        let last = self.last().filter(|last| low <= last.offset && last.offset < self.next);
         self.is_in_doubt = last.is_some();
         last.map_or(self.next, |last| last.offset)
     }

@@ -59,6 +59,7 @@ struct Place {
     is_paused: bool,
     /// What was read and is not handed over.
     read: Vec<Entry>,
+    /// The last record that was handed over.
     last: Option<Last>,
     heights: Heights,
     /// That is read once more, before anything new: the log may have lost it, and grown again.
@@ -72,9 +73,14 @@ struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Last {
     offset: u64,
-    /// Its stamp.
-    millis: i64,
+    stamp: u64,
     hash: Hash,
+}
+
+impl Last {
+    fn of(read: &Entry) -> Last {
+        Last { offset: read.offset, stamp: read.stamp, hash: Hash::of(&read.bytes) }
+    }
 }
 
 impl Reading {
@@ -106,7 +112,7 @@ impl Reading {
             asked: self.places.asked.load(Ordering::SeqCst),
             is_paused: false,
             read: Vec::new(),
-            last: before.as_ref().and_then(|place| place.last),
+            last: before.as_ref().and_then(Place::last),
             heights: before.map_or_else(Heights::default, |before| before.heights.read_from(offset)),
             is_in_doubt: false,
             halt: None,

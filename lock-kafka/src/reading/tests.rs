@@ -50,7 +50,7 @@ async fn a_reader_that_stands_still_stops_the_fetching_and_misses_nothing() {
 #[test]
 fn what_was_read_last_is_read_once_more_if_it_is_there_and_not_yet_to_come() {
     let goes_on = |next, low| {
-        let last = Some(Last { offset: 99, millis: 0, hash: Hash::of(b"a record") });
+        let last = Some(Last { offset: 99, stamp: 0, hash: Hash::of(b"a record") });
         let (read, tell, heights) = (Vec::new(), mpsc::channel(1).0, Heights::default());
         let (asked, is_further, is_paused, is_in_doubt, halt) = (0, false, false, false, None);
         let mut place =

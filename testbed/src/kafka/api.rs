@@ -37,7 +37,7 @@ pub(super) fn describe(broker: SocketAddr, topic: &str) -> io::Result<Described>
     let mut body = Body::default();
     body.int32(1);
     body.text(topic);
-    let mut answer = ask(broker, METADATA, false, &body)?;
+    let mut answer = ask(broker, METADATA, false, &body, ANSWER_WITHIN)?;
     for _ in 0..answer.int32()? {
         answer.int32()?;
         answer.text()?;
@@ -63,8 +63,7 @@ pub(super) fn reassign(broker: SocketAddr, topic: &str, replicas: &[i32]) -> io:
     let mut body = Body::default();
     body.int32(WORK_WITHIN);
     body.short_count(1);
-    body.short_count(topic.len());
-    body.0.extend(topic.as_bytes());
+    body.short_bytes(topic.as_bytes());
     body.short_count(1);
     body.int32(0);
     body.short_count(replicas.len());
@@ -73,7 +72,7 @@ pub(super) fn reassign(broker: SocketAddr, topic: &str, replicas: &[i32]) -> io:
     }
     // No more fields: of the partition, the topic, and the request.
     body.0.extend([0, 0, 0]);
-    let mut answer = ask(broker, ALTER_PARTITION_REASSIGNMENTS, true, &body)?;
+    let mut answer = ask(broker, ALTER_PARTITION_REASSIGNMENTS, true, &body, ANSWER_WITHIN)?;
     answer.int32()?;
     answer.worked("the replicas stay")?;
     answer.short_text()?;
@@ -94,7 +93,7 @@ pub(super) fn elect(broker: SocketAddr, topic: &str, how: Election) -> io::Resul
     body.int32(1);
     body.int32(0);
     body.int32(WORK_WITHIN);
-    let mut answer = ask(broker, ELECT_LEADERS, false, &body)?;
+    let mut answer = ask(broker, ELECT_LEADERS, false, &body, ANSWER_WITHIN)?;
     answer.int32()?;
     answer.worked("nobody is elected")?;
     answer.int32()?;
@@ -108,7 +107,13 @@ pub(super) fn elect(broker: SocketAddr, topic: &str, how: Election) -> io::Resul
 }
 
 /// Sends a request, and gives what comes back behind its head. New ones are *flexible*: heads and structures may have more fields.
-fn ask(broker: SocketAddr, (key, version): (i16, i16), flexible: bool, body: &Body) -> io::Result<Answer> {
+pub(super) fn ask(
+    broker: SocketAddr,
+    (key, version): (i16, i16),
+    flexible: bool,
+    body: &Body,
+    within: Duration,
+) -> io::Result<Answer> {
     const NUMBER: i32 = 7;
     let mut request = Body::default();
     request.int16(key);
@@ -121,8 +126,8 @@ fn ask(broker: SocketAddr, (key, version): (i16, i16), flexible: bool, body: &Bo
     let mut framed = Body::default();
     framed.int32(i32::try_from(request.0.len()).map_err(io::Error::other)?);
     framed.0.extend(request.0);
-    let mut stream = TcpStream::connect_timeout(&broker, ANSWER_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    let mut stream = TcpStream::connect_timeout(&broker, within)?;
+    stream.set_read_timeout(Some(within))?;
     stream.write_all(&framed.0)?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
@@ -136,30 +141,36 @@ fn ask(broker: SocketAddr, (key, version): (i16, i16), flexible: bool, body: &Bo
 
 /// What is sent.
 #[derive(Default)]
-struct Body(Vec<u8>);
+pub(super) struct Body(pub(super) Vec<u8>);
 
 impl Body {
     fn int16(&mut self, number: i16) {
         self.0.extend(number.to_be_bytes());
     }
 
-    fn int32(&mut self, number: i32) {
+    pub(super) fn int32(&mut self, number: i32) {
         self.0.extend(number.to_be_bytes());
     }
 
-    fn text(&mut self, text: &str) {
+    pub(super) fn text(&mut self, text: &str) {
         self.int16(i16::try_from(text.len()).unwrap_or(i16::MAX));
         self.0.extend(text.as_bytes());
     }
 
+    /// As flexible requests have it; those here are short.
+    pub(super) fn short_bytes(&mut self, bytes: &[u8]) {
+        self.short_count(bytes.len());
+        self.0.extend(bytes);
+    }
+
     /// One more than how many follow, of the few that there are here.
-    fn short_count(&mut self, count: usize) {
+    pub(super) fn short_count(&mut self, count: usize) {
         self.0.push(u8::try_from(count + 1).ok().filter(|byte| *byte < 0x80).unwrap_or(0));
     }
 }
 
 /// What came back, and how far it was read.
-struct Answer {
+pub(super) struct Answer {
     bytes: Vec<u8>,
     at: usize,
 }
@@ -176,7 +187,7 @@ impl Answer {
         Ok(i16::from_be_bytes(bytes))
     }
 
-    fn int32(&mut self) -> io::Result<i32> {
+    pub(super) fn int32(&mut self) -> io::Result<i32> {
         let bytes = self.bytes(4)?.try_into().map_err(io::Error::other)?;
         Ok(i32::from_be_bytes(bytes))
     }
@@ -186,7 +197,7 @@ impl Answer {
     }
 
     /// Skips a text, which may be none.
-    fn text(&mut self) -> io::Result<()> {
+    pub(super) fn text(&mut self) -> io::Result<()> {
         let length = usize::try_from(self.int16()?).unwrap_or(0);
         self.bytes(length).map(drop)
     }
@@ -198,7 +209,7 @@ impl Answer {
     }
 
     /// Reads an error code.
-    fn worked(&mut self, otherwise: &str) -> io::Result<()> {
+    pub(super) fn worked(&mut self, otherwise: &str) -> io::Result<()> {
         match self.int16()? {
             0 => Ok(()),
             code => Err(io::Error::other(format!("{otherwise}: error {code} of Kafka"))),

@@ -1,22 +1,22 @@
 //! Users and their rights, by Kafka's own requests: its tools take seconds for each.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
 use std::num::NonZeroU32;
 
 use ring::pbkdf2;
 
 use super::KafkaServer;
+use super::api::{Answer, Body, ask};
 use crate::wait::{PATIENCE, wait_for};
 
 /// What may be done to a topic, as Kafka counts it.
 const OPERATIONS: [(&str, u8); 6] =
     [("Read", 3), ("Write", 4), ("Create", 5), ("Delete", 6), ("Describe", 8), ("DescribeConfigs", 10)];
 
-const CREATE_ACLS: u16 = 30;
-const DELETE_ACLS: u16 = 31;
-const DESCRIBE_ACLS: u16 = 29;
-const ALTER_USERS: u16 = 51;
+const CREATE_ACLS: (i16, i16) = (30, 1);
+const DELETE_ACLS: (i16, i16) = (31, 1);
+const DESCRIBE_ACLS: (i16, i16) = (29, 1);
+const ALTER_USERS: (i16, i16) = (51, 0);
 
 /// How often a password is hashed, the least that Kafka allows.
 const ROUNDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4095);
@@ -27,12 +27,14 @@ impl KafkaServer {
     /// # Errors
     /// When the broker knows no rights, or no such one.
     pub fn allow(&self, user: &str, right: &str, topic: &str) -> io::Result<()> {
-        let body = [&1_u32.to_be_bytes()[..], &acl(user, right, topic)?].concat();
-        // The time it was held back, how many answers, no error.
-        let answer = ask(self.operator(), CREATE_ACLS, &body)?;
-        if answer.get(8..10) != Some(&[0, 0]) {
-            return Err(io::Error::other(format!("the right is not given: {answer:?}")));
-        }
+        let mut body = Body::default();
+        body.int32(1);
+        acl(&mut body, user, right, topic)?;
+        let mut answer = self.ask(CREATE_ACLS, false, &body)?;
+        // The time it was held back, and how many answers.
+        answer.int32()?;
+        answer.int32()?;
+        answer.worked("the right is not given")?;
         self.wait_for_right(user, right, topic, true)
     }
 
@@ -41,18 +43,23 @@ impl KafkaServer {
     /// # Errors
     /// As [`allow`](Self::allow).
     pub fn disallow(&self, user: &str, right: &str, topic: &str) -> io::Result<()> {
-        let body = [&1_u32.to_be_bytes()[..], &acl(user, right, topic)?].concat();
-        ask(self.operator(), DELETE_ACLS, &body)?;
+        let mut body = Body::default();
+        body.int32(1);
+        acl(&mut body, user, right, topic)?;
+        self.ask(DELETE_ACLS, false, &body)?;
         self.wait_for_right(user, right, topic, false)
     }
 
     fn wait_for_right(&self, user: &str, right: &str, topic: &str, there: bool) -> io::Result<()> {
-        let filter = acl(user, right, topic)?;
+        let mut filter = Body::default();
+        acl(&mut filter, user, right, topic)?;
         wait_for("the broker to know of the right", PATIENCE, || {
-            let answer = ask(self.operator(), DESCRIBE_ACLS, &filter)?;
-            // The time it was held back, no error, no message, how many topics.
-            let count = answer.get(8..12).ok_or_else(|| io::Error::other("the broker says too little"))?;
-            Ok(((count != [0; 4]) == there).then_some(()))
+            let mut answer = self.ask(DESCRIBE_ACLS, false, &filter)?;
+            // The time it was held back; then, behind a message, how many topics.
+            answer.int32()?;
+            answer.worked("the rights are not told")?;
+            answer.text()?;
+            Ok(((answer.int32()? > 0) == there).then_some(()))
         })
     }
 
@@ -61,66 +68,42 @@ impl KafkaServer {
         if users.is_empty() {
             return Ok(());
         }
-        // Nobody is deleted. Lengths are one more than they are, so that zero means none.
-        let mut body = vec![1, length(users.len())?];
+        // Nobody is deleted.
+        let mut body = Body::default();
+        body.short_count(0);
+        body.short_count(users.len());
         for (user, password) in users {
+            const SHA_256: u8 = 1;
             let (salt, mut hashed) = (*b"salt for a while", [0; 32]);
             pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ROUNDS, &salt, password.as_bytes(), &mut hashed);
-            body.push(length(user.len())?);
-            body.extend(user.as_bytes());
-            body.push(1);
-            body.extend(ROUNDS.get().to_be_bytes());
-            for bytes in [&salt[..], &hashed] {
-                body.push(length(bytes.len())?);
-                body.extend(bytes);
-            }
-            body.push(0);
+            body.short_bytes(user.as_bytes());
+            body.0.push(SHA_256);
+            body.0.extend(ROUNDS.get().to_be_bytes());
+            body.short_bytes(&salt);
+            body.short_bytes(&hashed);
+            body.0.push(0);
         }
-        body.push(0);
-        ask(self.operator(), ALTER_USERS, &body).map(drop)
+        body.0.push(0);
+        self.ask(ALTER_USERS, true, &body).map(drop)
+    }
+
+    fn ask(&self, request: (i16, i16), flexible: bool, body: &Body) -> io::Result<Answer> {
+        ask(self.operator(), request, flexible, body, PATIENCE)
     }
 }
 
-fn length(length: usize) -> io::Result<u8> {
-    u8::try_from(length + 1).ok().filter(|&length| length < 0x80).ok_or_else(|| io::Error::other("too long"))
-}
-
 /// A right as Kafka writes it, which is also the filter that finds it.
-fn acl(user: &str, right: &str, topic: &str) -> io::Result<Vec<u8>> {
+fn acl(body: &mut Body, user: &str, right: &str, topic: &str) -> io::Result<()> {
     const TOPIC: u8 = 2;
     const LITERAL: u8 = 3;
     const ALLOW: u8 = 3;
     let known = OPERATIONS.iter().find(|(name, _)| *name == right);
     let &(_, operation) = known.ok_or_else(|| io::Error::other(format!("there is no right {right}")))?;
-    let mut bytes = vec![TOPIC];
-    text(&mut bytes, topic);
-    bytes.push(LITERAL);
-    text(&mut bytes, &format!("User:{user}"));
-    text(&mut bytes, "*");
-    bytes.extend([operation, ALLOW]);
-    Ok(bytes)
-}
-
-fn text(bytes: &mut Vec<u8>, text: &str) {
-    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
-    bytes.extend(length.to_be_bytes());
-    bytes.extend(text.as_bytes());
-}
-
-/// Sends a request, and gives what the answer says after its number.
-fn ask(broker: SocketAddr, request: u16, body: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(broker)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let (version, ending): (u16, &[u8]) = if request == ALTER_USERS { (0, &[0]) } else { (1, &[]) };
-    // The request and its version, a number, no client's name.
-    let head = [&request.to_be_bytes()[..], &version.to_be_bytes(), &[0, 0, 0, 7, 0xff, 0xff], ending];
-    let message = [&head.concat()[..], body].concat();
-    let length = u32::try_from(message.len()).map_err(io::Error::other)?;
-    stream.write_all(&[&length.to_be_bytes()[..], &message].concat())?;
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer)?;
-    Ok(answer.split_off(4))
+    body.0.push(TOPIC);
+    body.text(topic);
+    body.0.push(LITERAL);
+    body.text(&format!("User:{user}"));
+    body.text("*");
+    body.0.extend([operation, ALLOW]);
+    Ok(())
 }
