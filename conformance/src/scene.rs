@@ -5,12 +5,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockcore::{Capabilities, Key, Lock, LockClient, LockClientBuilder, LockGuard, LockMode, Snapshot};
+use lockcore::{
+    Capabilities, ErrorKind, Key, Lock, LockClient, LockClientBuilder, LockGuard, LockMode, Loss, Snapshot,
+    Wake,
+};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::{Client, Link, Server, Timing};
 use crate::history::Recorder;
-use crate::outcome::{Outcome, Stop, ensure};
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 
 /// The world of one trial: a server, a part of its keys, and a unit of time.
 pub struct Scene {
@@ -153,6 +157,37 @@ impl Scene {
         }
     }
 
+    /// The ttl of a claim that is to learn soon that it was ended: without news that is at its next renewal.
+    pub(crate) fn ttl_to_learn(&self) -> Duration {
+        self.units(if self.capabilities.wake == Wake::Poll { PROMPTLY / 2 } else { LONG })
+    }
+
+    /// Waits until a guard with [that ttl](Self::ttl_to_learn) learns that its claim was ended, and checks why; a renewal does
+    /// not tell why.
+    pub(crate) async fn learns<M: LockMode>(&self, of: &str, guard: &LockGuard<M>, why: Loss) -> Outcome {
+        let told = if self.capabilities.wake == Wake::Poll { Loss::Unknown } else { why };
+        ensure_eq!(self.soon(of, guard.lost()).await?, told, "why it is lost");
+        Ok(())
+    }
+
+    /// Checks that a waiter learns that its claim was ended. Without news it only finds that its claim is gone and joins anew, until it
+    /// is stopped here.
+    pub(crate) async fn turned_away<T: Send + 'static>(
+        &self,
+        what: &str,
+        waiting: JoinHandle<lockcore::Result<T>>,
+    ) -> Outcome {
+        if self.capabilities.wake == Wake::Poll {
+            waiting.abort();
+            // Either way it is over.
+            let _ = waiting.await;
+            return Ok(());
+        }
+        let outcome = self.soon(what, waiting).await??.map(drop);
+        ensure_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::Lost), "{what}");
+        Ok(())
+    }
+
     /// Waits until so many hold and so many wait.
     pub(crate) async fn until(&self, lock: &Lock, holders: usize, waiters: usize) -> Outcome<Snapshot> {
         let mut last = None;
@@ -166,7 +201,10 @@ impl Scene {
             .await;
         found.map_err(|stop| match (stop, last) {
             (Stop::Failed(_), Some(last)) => Stop::failed(format_args!(
-                "waited in vain for {holders} to hold and {waiters} to wait; last seen: {last:?}"
+                "waited in vain for {holders} to hold and {waiters} to wait; at last {} held and {} waited, first of all {:?}",
+                last.holders.len(),
+                last.waiters.len(),
+                last.holders.iter().chain(&last.waiters).take(8).collect::<Vec<_>>(),
             )),
             (stop, _) => stop,
         })

@@ -45,8 +45,6 @@ pub enum Level {
 pub enum Need {
     /// Claims are granted in the order of their arrival.
     Fair,
-    /// The server tells a waiter.
-    Push,
     /// Guards change their mode.
     Convert,
     /// A bounded number of holders.
@@ -61,7 +59,6 @@ impl Need {
     pub fn is_met_by(self, capabilities: &Capabilities) -> bool {
         match self {
             Need::Fair => capabilities.fair,
-            Need::Push => capabilities.wake == lockcore::Wake::Push,
             Need::Convert => capabilities.convert,
             Need::Permits => capabilities.permits,
             Need::List => capabilities.list,
@@ -73,7 +70,6 @@ impl Need {
     pub fn reason(self) -> &'static str {
         match self {
             Need::Fair => "the backend does not declare to be fair",
-            Need::Push => "the backend does not declare to push",
             Need::Convert => "the backend does not declare to convert",
             Need::Permits => "the backend does not declare permits",
             Need::List => "the backend does not declare to list keys",
@@ -146,7 +142,7 @@ scenarios! {
     31 autorenew_survives_a_failure renewal [S11] Extended Shared [] "one failed renewal is not a loss"
     32 autorenew_after_reconnect renewal [S11] Extended Shared [] "cut connections come back before the lease is over"
     33 executor_blocked renewal [S11 S13] Core Shared [] "a guard that was not renewed says so at its next use"
-    34 lost_on_break loss [S15 S11] Core Shared [Push] "a broken holder is told"
+    34 lost_on_break loss [S15 S11] Core Shared [] "a broken holder is told"
     35 lost_with_the_state loss [S11 S12] Extended Own [] "a holder that the server forgot learns it in time"
     36 lost_is_final loss [S11 S7] Core Shared [] "a lost guard stays lost, and says why each time"
     37 lost_by_the_deadline loss [S10 S11] Core Shared [] "without a server a holder gives up before its successor comes"
@@ -224,6 +220,7 @@ scenarios! {
     142 late_answer_revives_nobody deadline [S10 S11] Core Shared [] "an answer after the deadline revives nobody"
     143 given_up_claims_stay_gone late [S2 S18] Extended Shared [] "late copies of requests that a client gave up find their claim gone"
     144 drop_without_a_server dropped [S18] Extended Shared [] "a guard that is dropped without a server is released when it is back"
+    145 unheard_take_over takeover [S16] Extended Shared [] "a waiter that did not hear that it was replaced takes nothing back"
 }
 
 #[cfg(test)]

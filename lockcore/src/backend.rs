@@ -101,7 +101,7 @@ pub enum Attempt {
     Queued(Queued),
     /// Others are in the way, and it did not want to wait.
     Busy,
-    /// This id has ended and never comes back; a new claim may join at the tail.
+    /// This id has ended and never comes back; nothing is said of why. A new claim may join at the tail.
     Gone,
 }
 

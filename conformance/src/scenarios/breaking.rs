@@ -8,7 +8,7 @@ use crate::scene::{Scene, granted, held};
 
 pub(crate) async fn break_current(scene: &Scene) -> Outcome {
     let [a, b, c] = scene.locks("k").await?;
-    let first = a.exclusive().owner("first").acquire().await?;
+    let first = a.exclusive().ttl(scene.ttl_to_learn()).owner("first").acquire().await?;
     let waiting = tokio::spawn(b.exclusive().acquire());
     scene.until(&a, 1, 1).await?;
     let broken = c.break_claims(BreakTarget::Token(first.token())).await?;
@@ -17,7 +17,7 @@ pub(crate) async fn break_current(scene: &Scene) -> Outcome {
     ensure_eq!(broken[0].owner.as_deref(), Some("first"), "the owner of the broken claim");
     let second = scene.soon("the turn after a break", waiting).await???;
     ensure!(second.token() > first.token(), "token {} after {}", second.token(), first.token());
-    ensure_eq!(scene.soon("the news of a break", first.lost()).await?, Loss::Broken, "why it is lost");
+    scene.learns("the news of a break", &first, Loss::Broken).await?;
     held(&second, "the holder after a break")?;
     second.release().await?;
     Ok(())
@@ -49,11 +49,11 @@ pub(crate) async fn break_wrong_token(scene: &Scene) -> Outcome {
 
 pub(crate) async fn break_shared_one(scene: &Scene) -> Outcome {
     let [a, b, c] = scene.locks("k").await?;
-    let one = a.shared().acquire().await?;
+    let one = a.shared().ttl(scene.ttl_to_learn()).acquire().await?;
     let other = b.shared().acquire().await?;
     let broken = c.break_claims(BreakTarget::Token(one.token())).await?;
     ensure_eq!(broken.len(), 1, "how many of two readers were broken");
-    scene.soon("the news of a break", one.lost()).await?;
+    scene.learns("the news of a break", &one, Loss::Broken).await?;
     held(&other, "the reader that was not broken")?;
     ensure!(c.exclusive().try_acquire().await?.is_none(), "a writer got in beside the reader that is left");
     other.release().await?;
@@ -81,31 +81,29 @@ pub(crate) async fn break_then_old_release(scene: &Scene) -> Outcome {
 
 pub(crate) async fn break_owner(scene: &Scene) -> Outcome {
     let [a, b, c] = scene.locks("k").await?;
-    let ann = a.shared().owner("ann").acquire().await?;
+    let ann = a.shared().ttl(scene.ttl_to_learn()).owner("ann").acquire().await?;
     let bob = b.shared().owner("bob").acquire().await?;
     let waiting = tokio::spawn(a.exclusive().owner("ann").acquire());
     scene.until(&c, 2, 1).await?;
     let broken = c.break_claims(BreakTarget::Owner("ann".into())).await?;
     ensure_eq!(broken.len(), 2, "how many of ann's claims were broken: {broken:?}");
-    scene.soon("the news for the holder", ann.lost()).await?;
-    let outcome = scene.soon("the news for the waiter", waiting).await??.map(drop);
-    ensure_eq!(outcome.map_err(|e| e.kind()), Err(ErrorKind::Lost), "the wait that was broken");
+    scene.learns("the news of a break of the holder", &ann, Loss::Broken).await?;
+    scene.turned_away("the wait that was broken", waiting).await?;
     held(&bob, "bob's claim")?;
     Ok(())
 }
 
 pub(crate) async fn break_all(scene: &Scene) -> Outcome {
     let [a, b, c] = scene.locks("k").await?;
-    let first = a.exclusive().acquire().await?;
+    let first = a.exclusive().ttl(scene.ttl_to_learn()).acquire().await?;
     let waiting = tokio::spawn(b.exclusive().acquire());
     scene.until(&c, 1, 1).await?;
     let broken = c.break_claims(BreakTarget::All).await?;
     let roles: Vec<bool> = broken.iter().map(|info| info.token.is_some()).collect();
     ensure_eq!(roles, [true, false], "a holder and a waiter that were broken");
-    scene.soon("the news for the holder", first.lost()).await?;
-    let outcome = scene.soon("the news for the waiter", waiting).await??.map(drop);
-    ensure_eq!(outcome.map_err(|e| e.kind()), Err(ErrorKind::Lost), "the wait that was broken");
-    ensure!(c.inspect().await?.is_free(), "something is left after breaking all");
+    scene.learns("the news of a break of the holder", &first, Loss::Broken).await?;
+    scene.turned_away("the wait that was broken", waiting).await?;
+    scene.until_free(&c).await?;
     let next = c.exclusive().try_acquire().await?.ok_or_else(|| Stop::failed("not free"))?;
     ensure!(next.token() > first.token(), "token {} after {}", next.token(), first.token());
     Ok(())

@@ -1,5 +1,7 @@
 //! Guards that learn that they hold no more.
 
+use std::sync::Arc;
+
 use lockcore::{BreakTarget, ErrorKind, Loss, Renew};
 use tokio::time::Instant;
 
@@ -8,11 +10,13 @@ use crate::scene::Scene;
 
 pub(crate) async fn lost_on_break(scene: &Scene) -> Outcome {
     let [a, b] = scene.locks("k").await?;
-    let guard = a.exclusive().acquire().await?;
-    let waiting = tokio::spawn(async move { (guard.lost().await, guard) });
+    let guard = Arc::new(a.exclusive().ttl(scene.ttl_to_learn()).acquire().await?);
+    let waiting = guard.clone();
+    let waiting = tokio::spawn(async move { waiting.lost().await });
     b.break_claims(BreakTarget::Holders).await?;
-    let (loss, guard) = scene.soon("the news of a break", waiting).await??;
-    ensure_eq!(loss, Loss::Broken, "why it is lost");
+    scene.learns("the news of a break", &guard, Loss::Broken).await?;
+    scene.soon("who waited for it", waiting).await??;
+    let guard = Arc::into_inner(guard).ok_or_else(|| Stop::failed("somebody has the guard still"))?;
     ensure!(!guard.is_held(), "a broken guard is held");
     ensure_eq!(guard.release().await.map_err(|e| e.kind()), Err(ErrorKind::Lost), "releasing a broken claim");
     Ok(())
@@ -39,7 +43,7 @@ pub(crate) async fn lost_with_the_state(scene: &Scene) -> Outcome {
 
 pub(crate) async fn lost_is_final(scene: &Scene) -> Outcome {
     let [a, b] = scene.locks("k").await?;
-    let mut guard = a.exclusive().renew(Renew::Manual).acquire().await?;
+    let mut guard = a.exclusive().renew(Renew::Manual).ttl(scene.ttl_to_learn()).acquire().await?;
     b.break_claims(BreakTarget::Token(guard.token())).await?;
     let loss = scene.soon("the first to ask", guard.lost()).await?;
     // Free again, and still not mine.
@@ -118,8 +122,13 @@ pub(crate) async fn run_ends_with_the_lock(scene: &Scene) -> Outcome {
     let [a, b] = scene.locks("k").await?;
     let answer = a.exclusive().run(async |guard| guard.token()).await?;
     ensure!(b.inspect().await?.is_free(), "held after the work of token {answer} was done");
+    let ttl = scene.ttl_to_learn();
     let running = tokio::spawn(async move {
-        a.exclusive().run(async |_| std::future::pending::<()>().await).await.map_err(|error| error.kind())
+        a.exclusive()
+            .ttl(ttl)
+            .run(async |_| std::future::pending::<()>().await)
+            .await
+            .map_err(|error| error.kind())
     });
     scene.until(&b, 1, 0).await?;
     b.break_claims(BreakTarget::All).await?;
