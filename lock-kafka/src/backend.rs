@@ -15,7 +15,7 @@ use lockcore::{
 use crate::checkpoint::Hash;
 use crate::connect::Workers;
 use crate::core::{Core, Over};
-use crate::errors::{BACKEND, copy, refused, unexpected};
+use crate::errors::{BACKEND, copy, unexpected};
 use crate::fold::Answer;
 use crate::what::{Break, Convert, Join, LetGo, Renew, What, micros};
 
@@ -132,7 +132,7 @@ impl LockBackend for KafkaBackend {
             match answer {
                 Ok(Answer::Renewed(renewed)) => {
                     for (&at, renewed) in some.iter().zip(renewed) {
-                        answers[at] = Some(renewed.map(|renewed| renewed.lease).map_err(refused));
+                        answers[at] = Some(renewed.map(|renewed| renewed.lease).map_err(Error::from));
                     }
                 }
                 Ok(_) => some.iter().for_each(|&at| answers[at] = Some(Err(unexpected()))),
@@ -155,7 +155,7 @@ impl LockBackend for KafkaBackend {
         let Answer::Converted(converted) = core.ask(What::Convert(convert)).await? else {
             return Err(unexpected());
         };
-        converted.map_err(refused)
+        converted.map_err(Error::from)
     }
 
     async fn release(self: Arc<Self>, releases: Vec<Release>) -> Vec<Result<Released>> {

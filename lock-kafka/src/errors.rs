@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use lockcore::state::Refusal;
 use lockcore::{Error, ErrorKind};
 
 /// The backend's name, as errors and logs give it.
@@ -73,19 +72,6 @@ impl From<Halt> for Error {
             Halt::Panicked => ErrorKind::Other,
         };
         Error::new(kind, halt.to_string()).with_source(halt)
-    }
-}
-
-pub(crate) fn refused(refusal: Refusal) -> Error {
-    match refusal {
-        Refusal::Lost => Error::new(ErrorKind::Lost, "the log does not have this claim as a holder"),
-        Refusal::WouldDeadlock => Error::new(
-            ErrorKind::WouldDeadlock,
-            "another holder waits to upgrade; both would wait for each other",
-        ),
-        Refusal::Unsupported => {
-            Error::new(ErrorKind::Unsupported, "only exclusive and shared or permit convert into each other")
-        }
     }
 }
 

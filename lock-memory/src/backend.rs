@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lockcore::state::{LockState, Refusal};
+use lockcore::state::LockState;
 use lockcore::{
     Attempt, BreakTarget, Capabilities, Claim, ClaimInfo, Conversion, Error, ErrorKind, Key, KeyPrefix,
     Lease, LeaseClock, LockBackend, Page, PageToken, Queue, Release, Released, Renewal, Result, Snapshot,
@@ -96,7 +96,7 @@ impl LockBackend for MemoryBackend {
             .server
             .apply(claim.key(), |state, now, effects| state.convert(now, claim.id(), to, order, effects));
         self.after()?;
-        converted.map_err(refused)
+        converted.map_err(Error::from)
     }
 
     async fn release(self: Arc<Self>, releases: Vec<Release>) -> Vec<Result<Released>> {
@@ -156,7 +156,7 @@ impl MemoryBackend {
             state.renew(now, claim.id(), ttl, *order, effects)
         });
         self.after()?;
-        lease.map_err(refused)
+        lease.map_err(Error::from)
     }
 
     fn release_one(&self, release: &Release) -> Result<Released> {
@@ -171,19 +171,6 @@ impl MemoryBackend {
             faults.released(claim.id());
         }
         Ok(released)
-    }
-}
-
-fn refused(refusal: Refusal) -> Error {
-    match refusal {
-        Refusal::Lost => Error::new(ErrorKind::Lost, "the server does not know this claim as a holder"),
-        Refusal::WouldDeadlock => Error::new(
-            ErrorKind::WouldDeadlock,
-            "another holder waits to upgrade; both would wait for each other",
-        ),
-        Refusal::Unsupported => {
-            Error::new(ErrorKind::Unsupported, "only exclusive and shared or permit convert into each other")
-        }
     }
 }
 

@@ -36,7 +36,7 @@ impl Replica {
                 let lease = leases.remove(&claim.id).ok_or(Halt::Diverged { at_offset })?;
                 replica.claims.insert(claim.id, Tracked { key: key.clone(), lease });
             }
-            replica.locks.insert(key.clone(), LockState::of_image(&key, image));
+            replica.locks.insert(key.clone(), LockState::of_image(&key, image).expiring_by_command());
         }
         Ok(replica)
     }

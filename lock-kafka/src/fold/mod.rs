@@ -290,7 +290,7 @@ impl Replica {
         command: impl FnOnce(&mut LockState, Moment, &mut Vec<Effect>) -> T,
     ) -> T {
         let before = folded.effects.len();
-        let new = || LockState::expiring_by_command(0);
+        let new = || LockState::default().expiring_by_command();
         let state = self.locks.entry(key.clone()).or_insert_with(new);
         // The next token is above all tokens of the partition, and not below the broker's clock: it grows as well over what
         // the log may lose.

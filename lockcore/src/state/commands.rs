@@ -8,6 +8,7 @@ use super::{
     Rank, Standing, lease_of,
 };
 use crate::backend::{BreakTarget, Queue, Released};
+use crate::error::{Error, ErrorKind};
 
 /// Why a renewal or a conversion was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,21 @@ pub enum Refusal {
     WouldDeadlock,
     /// Only exclusive and shared or permit convert into each other.
     Unsupported,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        let (kind, message) = match refusal {
+            Refusal::Lost => (ErrorKind::Lost, "the server does not know this claim as a holder"),
+            Refusal::WouldDeadlock => {
+                (ErrorKind::WouldDeadlock, "another holder waits to upgrade; both would wait for each other")
+            }
+            Refusal::Unsupported => {
+                (ErrorKind::Unsupported, "only exclusive and shared or permit convert into each other")
+            }
+        };
+        Error::new(kind, message)
+    }
 }
 
 impl LockState {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClaimId, Ended, Entry, Expiry, LockState, Mode, Moment, Place, Standing};
+use super::{ClaimId, Ended, Entry, LockState, Mode, Moment, Place, Standing};
 use crate::claim::Claim;
 use crate::key::Key;
 use crate::token::Fence;
@@ -78,14 +78,13 @@ impl LockState {
         }
     }
 
-    /// The lock on `key` that an image shows, whose leases end [by command](LockState::expiring_by_command).
+    /// The lock on `key` that an image shows.
     #[must_use]
     pub fn of_image(key: &Key, image: LockImage) -> LockState {
         let mut state = LockState {
             upgrading: image.upgrading,
             last_token: image.last_token,
             ended: Ended::of(image.ended),
-            expiry: Expiry::ByCommand,
             ..LockState::default()
         };
         for claim in image.claims {
@@ -148,7 +147,7 @@ mod tests {
     }
 
     fn eventful() -> LockState {
-        let mut lock = LockState::expiring_by_command(7);
+        let mut lock = LockState::after_token(7).expiring_by_command();
         for (id, mode) in [(1, Shared), (2, Shared), (3, Exclusive), (4, Shared)] {
             join(&mut lock, id, mode);
         }
@@ -163,7 +162,8 @@ mod tests {
     fn a_lock_goes_on_from_its_image() {
         let mut lock = eventful();
         let written = serde_json::to_string(&lock.image()).unwrap();
-        let mut read = LockState::of_image(&Key::new("k").unwrap(), serde_json::from_str(&written).unwrap());
+        let image = serde_json::from_str(&written).unwrap();
+        let mut read = LockState::of_image(&Key::new("k").unwrap(), image).expiring_by_command();
         for step in 0..6 {
             assert_eq!(read.image(), lock.image(), "step {step}");
             for lock in [&mut lock, &mut read] {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_raised_token_is_passed_by_the_next() {
-        let mut lock = LockState::expiring_by_command(7);
+        let mut lock = LockState::after_token(7).expiring_by_command();
         lock.raise_token(5_000_000);
         lock.raise_token(3);
         join(&mut lock, 1, Exclusive);

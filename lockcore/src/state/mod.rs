@@ -98,11 +98,11 @@ impl LockState {
         LockState { last_token, ..LockState::default() }
     }
 
-    /// A free lock whose leases do not end by the clock: whoever runs it decides when, and says so by
+    /// The same lock, with leases that do not end by the clock: whoever runs it decides when, and says so by
     /// [`lapse`](Self::lapse). For a server whose clock alone is not to be believed.
     #[must_use]
-    pub fn expiring_by_command(last_token: u64) -> LockState {
-        LockState { expiry: Expiry::ByCommand, ..LockState::after_token(last_token) }
+    pub fn expiring_by_command(self) -> LockState {
+        LockState { expiry: Expiry::ByCommand, ..self }
     }
 
     /// From now on tokens are larger than `token`.
