@@ -39,6 +39,7 @@ struct Plan {
     fail: usize,
     lose_replies: usize,
     delay: Duration,
+    news_lost: bool,
     /// This client's claims that may be told news.
     claims: HashSet<ClaimId>,
 }
@@ -67,8 +68,23 @@ impl Faults {
     /// Cuts the client off: its requests hang, and no news reach it, until it is told otherwise.
     pub fn partition(&self, partitioned: bool) {
         self.0.partitioned.send_replace(partitioned);
-        let claims: Vec<ClaimId> = self.plan().claims.iter().copied().collect();
-        self.0.server.mute(&claims, partitioned);
+        self.mute();
+    }
+
+    /// Lets no news reach the client until it is told otherwise, and none of what it missed then; its requests are answered.
+    pub fn lose_news(&self, lost: bool) {
+        self.plan().news_lost = lost;
+        self.mute();
+    }
+
+    fn mute(&self) {
+        let plan = self.plan();
+        let claims: Vec<ClaimId> = plan.claims.iter().copied().collect();
+        self.0.server.mute(&claims, self.is_deaf(&plan));
+    }
+
+    fn is_deaf(&self, plan: &Plan) -> bool {
+        plan.news_lost || *self.0.partitioned.borrow()
     }
 
     /// What happens to a request before it reaches the server.
@@ -99,8 +115,9 @@ impl Faults {
     }
 
     pub(crate) fn claimed(&self, id: ClaimId) {
-        self.plan().claims.insert(id);
-        if *self.0.partitioned.borrow() {
+        let mut plan = self.plan();
+        plan.claims.insert(id);
+        if self.is_deaf(&plan) {
             self.0.server.mute(&[id], true);
         }
     }

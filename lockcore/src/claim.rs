@@ -28,11 +28,25 @@ pub const MAX_LABEL_BYTES: usize = 1024;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClaimId(#[serde(with = "hex_id")] u128);
 
+#[cfg(feature = "test-util")]
+std::thread_local!(static SEEDED: std::cell::RefCell<Option<fastrand::Rng>> = const { std::cell::RefCell::new(None) });
+
 impl ClaimId {
     /// A new id that nobody else has.
     #[must_use]
     pub fn random() -> ClaimId {
+        #[cfg(feature = "test-util")]
+        if let Some(bits) = SEEDED.with_borrow_mut(|seeded| Some(seeded.as_mut()?.u128(..))) {
+            return ClaimId(bits);
+        }
         ClaimId(rand::random())
+    }
+
+    /// Lets the ids that this thread makes from now on follow from a seed, so that a simulation can be played again. Others may
+    /// have the same ones: this is for tests alone.
+    #[cfg(feature = "test-util")]
+    pub fn seed(seed: u64) {
+        SEEDED.set(Some(fastrand::Rng::with_seed(seed)));
     }
 
     /// The id of these bits.

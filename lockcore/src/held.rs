@@ -61,6 +61,7 @@ impl Held {
                 return loss;
             }
             tokio::select! {
+                biased;
                 () = woken => {}
                 () = sleep_until(clock.timer(self.claim.deadline())) => {}
             }

@@ -118,8 +118,9 @@ impl Reaper {
                 return;
             }
             tokio::select! {
-                () = self.nudge.notified() => {}
+                biased;
                 Some(_) = under_way.join_next() => {}
+                () = self.nudge.notified() => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One task per client keeps the leases of all its guards alive, in batches, and wakes its waiters for their heartbeats.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,7 +59,7 @@ struct Gathered {
     waiting: Vec<Arc<Claim>>,
     /// What is renewed by itself, and what with its company, as far as the batch is not full.
     single: Batch,
-    joint: HashMap<Company, Batch>,
+    joint: BTreeMap<Company, Batch>,
     full: Vec<Batch>,
 }
 
@@ -98,6 +98,7 @@ impl Renewer {
             }
             let wake = renewer.clock.timer(renewer.registry.planned());
             tokio::select! {
+                biased;
                 () = renewer.registry.nudged() => {}
                 () = tokio::time::sleep_until(wake) => {}
                 Some(_) = under_way.join_next() => {}

@@ -4,24 +4,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lockcore::state::Refusal;
 use lockcore::{
-    Attempt, BreakTarget, Capabilities, Claim, ClaimInfo, Conversion, Error, ErrorKind, Key, KeyPrefix,
-    Lease, LeaseClock, LockBackend, Page, PageToken, Queue, Release, Released, Renewal, Result, Snapshot,
+    Attempt, BreakTarget, Capabilities, Claim, ClaimInfo, Conversion, Error, Key, KeyPrefix, Lease,
+    LeaseClock, LockBackend, Page, PageToken, Queue, Release, Released, Renewal, Result, Snapshot,
     TokenStrength, Wake,
 };
 
 use super::Mutant;
 use super::twin::Twin;
-
-fn refused(refusal: Refusal) -> Error {
-    let kind = match refusal {
-        Refusal::Lost => ErrorKind::Lost,
-        Refusal::WouldDeadlock => ErrorKind::WouldDeadlock,
-        Refusal::Unsupported => ErrorKind::Unsupported,
-    };
-    Error::new(kind, "refused by the twin")
-}
 
 #[async_trait]
 impl LockBackend for Twin {
@@ -58,7 +48,7 @@ impl LockBackend for Twin {
             let answer = match self.way.there().await {
                 Ok(()) => self
                     .apply(renewal.claim.key(), |lock, now| self.renew_one(lock, now, &renewal))
-                    .map_err(refused),
+                    .map_err(Error::from),
                 Err(error) => Err(error),
             };
             answers.push(answer.and_then(|lease| self.way.back().map(|()| lease)));
@@ -73,12 +63,12 @@ impl LockBackend for Twin {
             let attempt = lock.state.convert(now, claim.id(), to, order, &mut lock.effects)?;
             if let (Attempt::Queued(_), true) = (attempt, self.is(Mutant::UpgradeDoesNotWait)) {
                 let lease = lock.state.renew(now, claim.id(), claim.ttl(), u64::MAX, &mut lock.effects)?;
-                return Ok(Attempt::Granted(lease));
+                return Ok::<_, Error>(Attempt::Granted(lease));
             }
             Ok(self.tell(lock, claim.id(), attempt))
         });
         self.way.back()?;
-        attempt.map_err(refused)
+        attempt
     }
 
     async fn release(self: Arc<Self>, releases: Vec<Release>) -> Vec<Result<Released>> {

@@ -1,11 +1,13 @@
 //! What a client believes of its lease is never more than what the server knows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockcore::{Lock, LockGuard, LockMode, Renew};
 use tokio::time::Instant;
 
-use crate::delaying::Delaying;
+use crate::faulty::{Fault, Faulty};
+use crate::harness::Client;
 use crate::outcome::{Outcome, Stop, ensure};
 use crate::scene::{LONG, Scene, granted};
 
@@ -27,9 +29,15 @@ async fn not_beyond<M: LockMode>(scene: &Scene, guard: &LockGuard<M>, lock: &Loc
 /// In units: how long answers take.
 const SLOW: u32 = 2;
 
+fn slow(scene: &Scene, backend: Client) -> Arc<Faulty> {
+    let backend = Faulty::new(backend);
+    backend.always(Fault::LateAnswer(scene.units(SLOW)));
+    backend
+}
+
 pub(crate) async fn slow_answers(scene: &Scene) -> Outcome {
     let observer = scene.lock("k").await?;
-    let backend = Delaying::new(scene.backend().await?, scene.units(SLOW));
+    let backend = slow(scene, scene.backend().await?);
     let client = scene.builder(backend).waiter_ttl(scene.units(12)).request_timeout(scene.units(20)).build();
     let lock = client.lock(scene.key("k"))?;
     let ttl = scene.units(9);
@@ -65,7 +73,7 @@ pub(crate) async fn slow_answers_at_handover(scene: &Scene) -> Outcome {
     let observer = scene.lock("k").await?;
     let waiter_ttl = scene.units(12);
     for manual in [false, true] {
-        let backend = Delaying::new(scene.backend().await?, scene.units(SLOW));
+        let backend = slow(scene, scene.backend().await?);
         let client = scene.builder(backend).waiter_ttl(waiter_ttl).request_timeout(scene.units(20)).build();
         let lock = client.lock(scene.key("k"))?;
         let first = observer.exclusive().acquire().await?;
@@ -124,14 +132,14 @@ pub(crate) async fn held_until_the_successor(scene: &Scene) -> Outcome {
 pub(crate) async fn late_answer_revives_nobody(scene: &Scene) -> Outcome {
     let observer = scene.lock("k").await?;
     for renew in [Renew::Manual, Renew::Automatic] {
-        let backend = Delaying::new(scene.backend().await?, Duration::ZERO);
+        let backend = Faulty::new(scene.backend().await?);
         let client = scene.builder(backend.clone()).request_timeout(scene.units(60)).build();
         let lock = client.lock(scene.key("k"))?;
         let ttl = scene.units(18);
         let mut guard = lock.exclusive().ttl(ttl).renew(renew).acquire().await?;
         // A renewal is sent after a third of the lease, and answered after its end: too late to count, although the server
         // has renewed it.
-        backend.slow_down(scene.units(14));
+        backend.always(Fault::LateAnswer(scene.units(14)));
         if renew == Renew::Manual {
             scene.sleep(6).await;
             let renewed = guard.renew().await;
@@ -144,7 +152,7 @@ pub(crate) async fn late_answer_revives_nobody(scene: &Scene) -> Outcome {
             scene.sleep(3).await;
         }
         ensure!(!guard.is_held(), "an answer that came after the deadline revived a guard ({renew:?})");
-        backend.slow_down(Duration::ZERO);
+        backend.always(Fault::None);
         drop(guard);
         scene.until_free(&observer).await?;
     }

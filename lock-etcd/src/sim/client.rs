@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lock_conformance::simulation::Switch;
 use lockcore::ErrorKind;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::kv::SimKv;
@@ -19,7 +20,7 @@ pub(super) struct SimClient {
     kv: Arc<SimKv>,
     random: Arc<Mutex<fastrand::Rng>>,
     /// Whether the process goes on.
-    goes_on: watch::Receiver<bool>,
+    goes_on: Switch,
 }
 
 /// What happens to a request.
@@ -44,7 +45,7 @@ enum End {
 }
 
 impl SimClient {
-    pub(super) fn new(kv: &Arc<SimKv>, random: fastrand::Rng, goes_on: watch::Receiver<bool>) -> SimClient {
+    pub(super) fn new(kv: &Arc<SimKv>, random: fastrand::Rng, goes_on: Switch) -> SimClient {
         SimClient { kv: kv.clone(), random: Arc::new(Mutex::new(random)), goes_on }
     }
 
@@ -81,10 +82,10 @@ impl SimClient {
             return Err(Trouble::new(ErrorKind::Unavailable, "tcp connect error"));
         }
         let (tell, told) = oneshot::channel();
-        let (kv, mut goes_on) = (self.kv.clone(), self.goes_on.clone());
+        let (kv, goes_on) = (self.kv.clone(), self.goes_on.clone());
         tokio::spawn(async move {
             // A process that stands still neither sends nor reads.
-            going_on(&mut goes_on).await;
+            goes_on.on().await;
             sleep(fate.there).await;
             if fate.end == End::NeverDone || (fate.may_be_cancelled && tell.is_closed()) {
                 return;
@@ -94,7 +95,7 @@ impl SimClient {
                 return;
             }
             sleep(fate.back).await;
-            going_on(&mut goes_on).await;
+            goes_on.on().await;
             // The client may have given up.
             drop(tell.send(answer));
         });
@@ -113,11 +114,6 @@ impl SimClient {
             () = broken => Err(Trouble::new(ErrorKind::Indeterminate, "connection reset")),
         }
     }
-}
-
-async fn going_on(goes_on: &mut watch::Receiver<bool>) {
-    // When the play is over nobody stands still any more.
-    drop(goes_on.wait_for(|goes_on| *goes_on).await);
 }
 
 #[async_trait]
@@ -192,7 +188,7 @@ impl Watch for SimWatch {
         if let Some((at, _)) = &self.next {
             sleep_until(*at).await;
         }
-        going_on(&mut self.client.goes_on).await;
+        self.client.goes_on.on().await;
         Ok(self.next.take().map(|(_, news)| news).into_iter().collect())
     }
 }

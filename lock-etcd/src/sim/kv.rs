@@ -113,12 +113,10 @@ impl SimKv {
         self.state().forced.get(&id).copied()
     }
 
-    /// When claims were ended on purpose, of which somebody may believe since that they hold.
-    pub(super) fn forced(&self) -> HashMap<ClaimId, Duration> {
+    /// When this claim was ended on purpose, or had ended before it came back: its holder may believe in it since.
+    pub(super) fn forgiven(&self, id: ClaimId) -> Option<Duration> {
         let state = self.state();
-        let mut forced = state.forced.clone();
-        forced.extend(&state.revived);
-        forced
+        state.revived.get(&id).or_else(|| state.forced.get(&id)).copied()
     }
 
     /// The first lock that was seen in a state that must not be.

@@ -5,9 +5,8 @@
 //! | `SEED=…` | plays this seed only, as a failure prints it |
 //! | `SEEDS=start..end` | plays these |
 //!
-//! A seed fixes the work, the faults and their times. What it does not fix are the ids of claims, and with them the order in
-//! which requests of one moment go out: what fails once may have to be played some times, and so a failure prints all that
-//! happened.
+//! A seed fixes the work, the faults, their times and the ids of claims. What it does not fix is the order in which some tasks run
+//! that wake at one moment: what fails once may have to be played some times, and so a failure prints all that happened.
 
 mod check;
 mod client;
@@ -18,16 +17,14 @@ mod same;
 mod store;
 mod stories;
 mod without;
-mod worker;
 
 use std::cell::Cell;
-use std::env;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lock_conformance::simulation::Switch;
+use lock_conformance::simulation::seeds;
 use lockcore::{Claim, Key, LockBackend, Mode, Queue, Renewal};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use self::client::SimClient;
@@ -55,17 +52,6 @@ fn in_paused_time<T>(play: impl Future<Output = T>) -> T {
     });
     START.set(None);
     played
-}
-
-/// Which seeds are played.
-fn seeds(usual: Range<u64>) -> Range<u64> {
-    let number = |text: &str| text.trim().parse::<u64>().expect("SEED and SEEDS are numbers");
-    if let Ok(seed) = env::var("SEED") {
-        return number(&seed)..number(&seed) + 1;
-    }
-    let Ok(seeds) = env::var("SEEDS") else { return usual };
-    let (start, end) = seeds.split_once("..").expect("SEEDS is start..end");
-    number(start)..number(end)
 }
 
 #[test]
@@ -109,8 +95,8 @@ fn random_work_notices_that_the_mod_revision_is_not_compared() {
 fn a_waiter_whose_turn_has_come_unseen_is_renewed() {
     in_paused_time(async {
         let kv = SimKv::new(None);
-        let (_switch, goes_on) = watch::channel(true);
-        let link = Link::new(SimClient::new(&kv, fastrand::Rng::new(), goes_on), Duration::from_secs(2));
+        let link =
+            Link::new(SimClient::new(&kv, fastrand::Rng::new(), Switch::default()), Duration::from_secs(2));
         let backend = play::backend(link, 0).await.unwrap();
         let claim = |seconds| {
             let ttl = Duration::from_secs(seconds);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use lock_conformance::simulation::Switch;
 use lockcore::{
     Attempt, BreakTarget, Claim, Conversion, ErrorKind, Key, KeyPrefix, LockBackend, LockClient, MAX_TTL,
     Mode, PageToken, Queue, Release, Released, Renew, Renewal,
 };
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::checkpoints::{UNTIL_DELETED, fill};
@@ -94,17 +94,17 @@ fn a_lease_counts_from_before_its_record_was_sent() {
     in_paused_time(async {
         let log = SimLog::new();
         let other = backend(&log).await;
-        let (switch, goes_on) = watch::channel(true);
-        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+        let switch = Switch::default();
+        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), switch.clone());
         let backend = KafkaBackend::over(vec![Arc::new(connection)], &Settings::default()).await.unwrap();
         let shared =
             |ttl| Arc::new(Claim::new(Key::new("k").unwrap(), Mode::Shared, ttl).with_waiter_ttl(ttl));
         other.acquire(shared(TTL * 2), Queue::Join).await.unwrap();
-        switch.send_replace(false);
+        switch.turn(false);
         let claim = shared(TTL);
         let asked = tokio::spawn(backend.clone().acquire(claim.clone(), Queue::Join));
         sleep(Duration::from_secs(3)).await;
-        switch.send_replace(true);
+        switch.turn(true);
         assert!(matches!(asked.await.unwrap(), Ok(Attempt::Granted(_))));
         sleep(Duration::from_secs(20)).await;
         let conversion = Conversion { claim, to: Mode::Exclusive, order: 1 };
@@ -257,18 +257,18 @@ fn whoever_stood_still_for_longer_than_a_window_is_heard_at_once() {
         let settings =
             Settings { window: 100, checkpoint_every: 16.try_into().unwrap(), ..Settings::default() };
         let one = KafkaBackend::over(vec![Arc::new(SimClient::steady(&log))], &settings).await.unwrap();
-        let (switch, goes_on) = watch::channel(true);
-        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+        let switch = Switch::default();
+        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), switch.clone());
         let still = KafkaBackend::over(vec![Arc::new(connection)], &settings).await.unwrap();
         sleep(Duration::from_secs(1)).await;
-        switch.send_replace(false);
+        switch.turn(false);
         for _ in 0..3 {
             fill(&one, 100).await;
             sleep(UNTIL_DELETED).await;
         }
         let (end, start) = (log.bounds().end, log.bounds().start);
         assert!(start > 100, "what it was to read next is gone: {start}");
-        switch.send_replace(true);
+        switch.turn(true);
         sleep(Duration::from_millis(100)).await;
         still.inspect(Key::new("k").unwrap()).await.unwrap();
         let Found::Records { entries: since, .. } = log.read(end, None, usize::MAX) else {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lock_conformance::simulation::Switch;
 use lockcore::{Key, LockBackend, LockClient, Renew};
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::client::SimClient;
@@ -85,8 +85,8 @@ fn newcomers_and_those_who_stood_still_begin_with_a_checkpoint() {
         let one = backend(&log).await;
         let locks = LockClient::new(one.clone());
         let guard = holds(&locks, Renew::Automatic).await;
-        let (switch, goes_on) = watch::channel(true);
-        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+        let switch = Switch::default();
+        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), switch.clone());
         let still = KafkaBackend::over(vec![Arc::new(connection)], &settings()).await.unwrap();
         let lost = LockClient::new(still.clone())
             .lock("other")
@@ -96,7 +96,7 @@ fn newcomers_and_those_who_stood_still_begin_with_a_checkpoint() {
             .acquire()
             .await
             .unwrap();
-        switch.send_replace(false);
+        switch.turn(false);
         for _ in 0..5 {
             fill(&one, 100).await;
         }
@@ -105,7 +105,7 @@ fn newcomers_and_those_who_stood_still_begin_with_a_checkpoint() {
         fill(&one, 40).await;
         sleep(UNTIL_DELETED).await;
         assert!(log.bounds().start > 400, "what nobody needs is deleted: {:?}", log.bounds());
-        switch.send_replace(true);
+        switch.turn(true);
         sleep(Duration::from_secs(1)).await;
         assert!(guard.is_held() && !lost.is_held());
         let fresh = backend(&log).await;

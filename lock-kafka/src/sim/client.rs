@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lock_conformance::simulation::Switch;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -18,7 +19,7 @@ pub(super) struct SimClient {
     pub(super) log: Arc<SimLog>,
     random: Arc<Mutex<fastrand::Rng>>,
     /// Whether the process goes on.
-    goes_on: watch::Receiver<bool>,
+    goes_on: Switch,
     /// When the last record that was sent in order is in the log.
     last: Arc<Mutex<Option<Instant>>>,
 }
@@ -43,17 +44,14 @@ enum Told {
 }
 
 impl SimClient {
-    pub(super) fn new(log: &Arc<SimLog>, random: fastrand::Rng, goes_on: watch::Receiver<bool>) -> SimClient {
+    pub(super) fn new(log: &Arc<SimLog>, random: fastrand::Rng, goes_on: Switch) -> SimClient {
         let (log, random) = (log.clone(), Arc::new(Mutex::new(random)));
         SimClient { log, random, goes_on, last: Arc::default() }
     }
 
     /// A connection of a process that never stands still.
     pub(super) fn steady(log: &Arc<SimLog>) -> SimClient {
-        let (switch, goes_on) = watch::channel(true);
-        // The switch is gone: nobody will use it.
-        drop(switch);
-        SimClient::new(log, fastrand::Rng::with_seed(0), goes_on)
+        SimClient::new(log, fastrand::Rng::with_seed(0), Switch::default())
     }
 
     fn random(&self) -> MutexGuard<'_, fastrand::Rng> {
@@ -100,11 +98,6 @@ impl SimClient {
     }
 }
 
-async fn going_on(goes_on: &mut watch::Receiver<bool>) {
-    // When the play is over nobody stands still any more.
-    drop(goes_on.wait_for(|goes_on| *goes_on).await);
-}
-
 #[async_trait]
 impl Log for SimClient {
     fn append(&self, _key: Option<&str>, bytes: Vec<u8>) -> Appending {
@@ -112,10 +105,10 @@ impl Log for SimClient {
             return Box::pin(std::future::ready(Err(Append::NotSent("the queue is full".into()))));
         };
         let (tell, told) = oneshot::channel();
-        let (log, mut goes_on) = (self.log.clone(), self.goes_on.clone());
+        let (log, goes_on) = (self.log.clone(), self.goes_on.clone());
         tokio::spawn(async move {
             // A process that stands still sends nothing; what it has sent is under way.
-            going_on(&mut goes_on).await;
+            goes_on.on().await;
             if let Some(again) = fate.again {
                 let (log, bytes) = (log.clone(), bytes.clone());
                 tokio::spawn(async move {
@@ -196,7 +189,7 @@ impl Reader for SimReader {
             if let Some(at) = self.at {
                 sleep_until(at).await;
             }
-            going_on(&mut self.client.goes_on).await;
+            self.client.goes_on.on().await;
             self.at = None;
             let most = self.random.usize(1..40);
             match self.client.log.read(self.offset, self.leader, most) {

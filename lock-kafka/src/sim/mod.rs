@@ -6,8 +6,8 @@
 //! | `SEED=…` | plays this seed only, as a failure prints it |
 //! | `SEEDS=start..end` | plays these |
 //!
-//! A seed fixes the work, the faults and their times; of whole clients it does not fix the ids of claims and sessions, nor
-//! the order in which tasks run that wake at one moment.
+//! A seed fixes the work, the faults and their times; of whole clients it does not fix the ids of sessions, nor the order in which
+//! some tasks run that wake at one moment.
 
 mod answers;
 mod checkpoints;
@@ -23,26 +23,13 @@ mod sessions;
 mod speaker;
 mod store;
 mod stories;
-mod worker;
 
-use std::env;
-use std::ops::Range;
+use lock_conformance::simulation::seeds;
 
 /// Runs a play by itself, in time that passes only when nobody has anything to do.
 fn in_paused_time<T>(play: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(play)
-}
-
-/// Which seeds are played.
-fn seeds(usual: Range<u64>) -> Range<u64> {
-    let number = |text: &str| text.trim().parse::<u64>().expect("SEED and SEEDS are numbers");
-    if let Ok(seed) = env::var("SEED") {
-        return number(&seed)..number(&seed) + 1;
-    }
-    let Ok(seeds) = env::var("SEEDS") else { return usual };
-    let (start, end) = seeds.split_once("..").expect("SEEDS is start..end");
-    number(start)..number(end)
 }
 
 #[test]

@@ -1,25 +1,21 @@
 //! Random work of several clients over a [`SimLog`], and what must be true of it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lock_conformance::history::{self, Act, Event, Options, Recorder, Summary};
-use lockcore::{ClaimId, FenceGate, LockClient};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use lock_conformance::history::Summary;
+use lock_conformance::simulation::{self, Play, Switch, World};
+use lockcore::{ClaimId, LockClient};
+use tokio::time::sleep;
 
 use super::client::SimClient;
 use super::store::SimLog;
-use super::worker::{KEYS, OWNERS, Worker};
 use crate::backend::KafkaBackend;
 use crate::core::Core;
 use crate::fold::Replica;
 use crate::settings::Settings;
 
 const CLIENTS: usize = 3;
-const WORKERS: usize = 3;
 
 /// How long the log lies.
 pub(super) const CHAOS: Duration = Duration::from_secs(40);
@@ -31,8 +27,15 @@ const DRAINED: Duration = Duration::from_secs(120);
 /// Longer than any lease of a claim that is asked for by a request which is late itself.
 const OVER: Duration = Duration::from_secs(60);
 
-/// Who took part in which attempt.
-pub(super) type Attempts = Arc<Mutex<HashMap<u64, ClaimId>>>;
+impl World for SimLog {
+    fn is_rough(&self) -> bool {
+        self.is_chaos()
+    }
+
+    fn ended(&self, id: ClaimId) -> Option<Duration> {
+        SimLog::ended(self, id)
+    }
+}
 
 /// Settings that make much happen in a short time.
 pub(super) fn settings(random: &mut fastrand::Rng) -> Settings {
@@ -48,40 +51,26 @@ pub(super) fn settings(random: &mut fastrand::Rng) -> Settings {
 
 /// Plays one seed; what was wrong, if anything was.
 pub(super) fn play(seed: u64) -> Result<Summary, String> {
-    fastrand::seed(seed);
+    simulation::seed(seed);
     super::in_paused_time(async {
         let mut random = fastrand::Rng::with_seed(seed);
-        let (log, history) = (SimLog::new(), Recorder::new());
-        let attempts = Attempts::default();
-        let gates: Arc<[FenceGate; KEYS.len()]> = Arc::default();
+        let log = SimLog::new();
+        let mut play = Play::new(log.clone(), CHAOS);
         let (mut backends, mut clients, mut switches) = (Vec::new(), Vec::new(), Vec::new());
-        let mut workers = JoinSet::new();
         let settings = settings(&mut random);
         // Brokers' clocks are set forward in some plays: whoever answers in time holds on nevertheless.
         let steps = random.u8(..4) == 0;
-        for client in 0..CLIENTS {
-            let (switch, goes_on) = watch::channel(true);
+        for _ in 0..CLIENTS {
+            let switch = Switch::default();
             let patience = Duration::from_secs(if random.u8(..4) == 0 { 30 } else { 2 });
-            let connection = Arc::new(SimClient::new(&log, random.fork(), goes_on.clone()));
+            let connection = Arc::new(SimClient::new(&log, random.fork(), switch.clone()));
             let backend = KafkaBackend::over(vec![connection], &settings).await;
             let backend = backend.map_err(|error| error.to_string())?;
             let locks = LockClient::builder(backend.clone())
                 .request_timeout(patience)
                 .waiter_ttl(Duration::from_secs(random.u64(2..6)))
                 .build();
-            for worker in 0..WORKERS {
-                let worker = Worker {
-                    log: log.clone(),
-                    owner: OWNERS[(client + worker) % OWNERS.len()],
-                    client: locks.clone(),
-                    gates: gates.clone(),
-                    history: history.clone(),
-                    attempts: attempts.clone(),
-                    goes_on: goes_on.clone(),
-                    random: random.fork(),
-                };
-                workers.spawn(worker.work());
-            }
+            play.joined_by(&locks, &switch, &mut random);
             backends.push(backend);
             clients.push(locks);
             switches.push(switch);
@@ -89,15 +78,9 @@ pub(super) fn play(seed: u64) -> Result<Summary, String> {
         log.set_chaos(true, steps);
         world(&log, &switches, steps, &mut random).await;
         log.set_chaos(false, false);
-        let drained = timeout(DRAINED, async {
-            while let Some(worked) = workers.join_next().await {
-                worked.map_err(|error| error.to_string())??;
-            }
-            Ok::<(), String>(())
-        });
-        drained.await.map_err(|_| format!("somebody waits for ever\n{}", log.shown()))??;
-        let summary = judge(&history.events(), &attempts, &log);
-        let summary = summary.map_err(|wrong| format!("{wrong}\n{}", log.shown()))?;
+        let shown = |wrong| format!("{wrong}\n{}", log.shown());
+        play.served(DRAINED).await.map_err(shown)?;
+        let summary = play.judged().map_err(shown)?;
         sleep(OVER).await;
         if let Some(wrong) = log.wrong() {
             return Err(format!("{wrong}\n{}", log.shown()));
@@ -107,7 +90,7 @@ pub(super) fn play(seed: u64) -> Result<Summary, String> {
             return Err(format!("left behind: {left:?}\n{}", log.shown()));
         }
         for backend in &backends {
-            is_in_step(&log, &backend.partitions[0]).map_err(|wrong| format!("{wrong}\n{}", log.shown()))?;
+            is_in_step(&log, &backend.partitions[0]).map_err(shown)?;
         }
         for client in clients {
             client.close().await.map_err(|error| error.to_string())?;
@@ -135,7 +118,7 @@ fn is_in_step(log: &SimLog, core: &Core) -> Result<(), String> {
 }
 
 /// What happens to brokers and processes.
-async fn world(log: &SimLog, switches: &[watch::Sender<bool>], steps: bool, random: &mut fastrand::Rng) {
+async fn world(log: &SimLog, switches: &[Switch], steps: bool, random: &mut fastrand::Rng) {
     while log.elapsed() < CHAOS {
         sleep(Duration::from_millis(random.u64(50..3000))).await;
         match random.u8(..8) {
@@ -144,46 +127,15 @@ async fn world(log: &SimLog, switches: &[watch::Sender<bool>], steps: bool, rand
             2..5 => {
                 let longest = if steps { 300 } else { 15_000 };
                 let (switch, pause) = (&switches[random.usize(..switches.len())], random.u64(100..longest));
-                switch.send_replace(false);
+                switch.turn(false);
                 let switch = switch.clone();
                 tokio::spawn(async move {
                     sleep(Duration::from_millis(pause)).await;
-                    switch.send_replace(true);
+                    switch.turn(true);
                 });
             }
             5 => log.mark(),
             _ => {}
         }
     }
-}
-
-/// Whether the history can be explained. Whoever was ended by others on purpose does not hold from then on, whatever it
-/// believes: S15 promises no more.
-fn judge(events: &[Event], attempts: &Attempts, log: &SimLog) -> Result<Summary, String> {
-    let attempts = attempts.lock().unwrap_or_else(PoisonError::into_inner);
-    let forced = log.forced();
-    let mut events = events.to_vec();
-    let granted: Vec<Event> =
-        events.iter().filter(|event| matches!(event.act, Act::Granted { .. })).cloned().collect();
-    for grant in granted {
-        let Some(at) = attempts.get(&grant.attempt).and_then(|id| forced.get(id)) else { continue };
-        let at = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
-        if at > grant.at {
-            // Ahead of what else happened at that moment: others may have been let in.
-            events.insert(0, Event { at, act: Act::Lost, ..grant });
-        } else {
-            // It was told so after its end.
-            let is_later =
-                |event: &Event| event.attempt == grant.attempt && !matches!(event.act, Act::Asked { .. });
-            events.retain(|event| !is_later(event));
-            events.push(Event { act: Act::GaveUp, ..grant });
-        }
-    }
-    events.sort_by_key(|event| event.at);
-    let options = Options { complete: true, ..Options::default() };
-    history::check(&events, options).map_err(|violation| {
-        let named = |event: &Event| format!("{} {:?}", event.to_json(), attempts.get(&event.attempt));
-        let all: Vec<String> = events.iter().map(named).collect();
-        format!("{violation}\n{}", all.join("\n"))
-    })
 }

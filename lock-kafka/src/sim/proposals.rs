@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use lock_conformance::simulation::Switch;
 use lockcore::{Claim, ClaimId, Key, LockBackend, LockClient, Mode, Queue};
-use tokio::sync::watch;
 use tokio::time::{Instant, advance, sleep};
 
 use super::client::SimClient;
@@ -54,8 +54,8 @@ fn is_there(log: &SimLog, id: ClaimId) -> bool {
 fn none_of_the_dead_is_handed_the_lock() {
     in_paused_time(async {
         let log = SimLog::new();
-        let (switch, goes_on) = watch::channel(true);
-        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+        let switch = Switch::default();
+        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), switch.clone());
         let dead = KafkaBackend::over(vec![Arc::new(connection)], &settings()).await.unwrap();
         let other = client(&log).await;
         for _ in 0..2 {
@@ -63,7 +63,7 @@ fn none_of_the_dead_is_handed_the_lock() {
             dead.clone().acquire(claim, Queue::Join).await.unwrap();
             sleep(Duration::from_millis(50)).await;
         }
-        switch.send_replace(false);
+        switch.turn(false);
         holds(&other, lockcore::Renew::Automatic).await.release().await.unwrap();
         assert_eq!(proposals(&log), [2]);
     });

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use lock_conformance::simulation::Switch;
 use lockcore::{BreakTarget, Claim, ErrorKind, Key, LockBackend, LockClient, Mode, Queue, Renew};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::checkpoints::{UNTIL_DELETED, fill};
@@ -23,9 +23,9 @@ use crate::what::What;
 const SOON: Duration = Duration::from_millis(100);
 
 /// A client whose process stands still when the switch says so.
-async fn stopping(log: &Arc<SimLog>) -> (watch::Sender<bool>, Arc<Faulty>, Arc<KafkaBackend>) {
-    let (switch, goes_on) = watch::channel(true);
-    let faulty = Faulty::over(SimClient::new(log, fastrand::Rng::with_seed(7), goes_on));
+async fn stopping(log: &Arc<SimLog>) -> (Switch, Arc<Faulty>, Arc<KafkaBackend>) {
+    let switch = Switch::default();
+    let faulty = Faulty::over(SimClient::new(log, fastrand::Rng::with_seed(7), switch.clone()));
     let backend = faulty.backend(&settings()).await;
     (switch, faulty, backend)
 }
@@ -96,7 +96,7 @@ fn whoever_begins_again_knows_what_became_of_its_claims() {
         let _ahead = asked(&others, "both broken").await.unwrap();
         let gone = tokio::spawn(asked(&locks, "both broken"));
         sleep(SOON).await;
-        switch.send_replace(false);
+        switch.turn(false);
         // The first record does not arrive, the second one does later.
         faulty.loses.store(1, SeqCst);
         let lost = tokio::spawn(asked(&locks, "lost"));
@@ -115,7 +115,7 @@ fn whoever_begins_again_knows_what_became_of_its_claims() {
         // Somebody who dies, and only this client is there to see it.
         let dead = holds(&others, Renew::Manual).await.detach().unwrap();
         one.clone().close().await.unwrap();
-        switch.send_replace(true);
+        switch.turn(true);
         sleep(SOON).await;
         assert!(kept.is_held() && !broken.is_held());
         let joined_anew = timeout(SOON, gone).await.expect("it is told").unwrap().unwrap();
@@ -139,11 +139,11 @@ fn whoever_begins_again_with_another_topic_halts() {
         let (switch, faulty, still) = stopping(&log).await;
         backend(&other).await;
         assert_eq!(halted(&still).await, None);
-        switch.send_replace(false);
+        switch.turn(false);
         appends(&log, Id::random(), [What::Barrier]);
         log.delete(log.bounds().end);
         faulty.is_made_anew(&other);
-        switch.send_replace(true);
+        switch.turn(true);
         sleep(Duration::from_secs(1)).await;
         assert_eq!(halted(&still).await, Some(Halt::Replaced));
     });
@@ -156,7 +156,7 @@ fn whoever_closes_holds_on_and_does_not_wait() {
         let log = SimLog::new();
         let (switch, _, backend) = stopping(&log).await;
         let guard = holds(&LockClient::new(backend.clone()), Renew::Manual).await;
-        switch.send_replace(false);
+        switch.turn(false);
         let under_way = claim("other");
         let asked = tokio::spawn(backend.clone().acquire(under_way.clone(), Queue::Join));
         sleep(SOON).await;

@@ -179,8 +179,8 @@ impl SimLog {
         self.inner().gentle
     }
 
-    pub(super) fn forced(&self) -> HashMap<ClaimId, Duration> {
-        self.inner().forced.clone()
+    pub(super) fn ended(&self, id: ClaimId) -> Option<Duration> {
+        self.inner().forced.get(&id).copied()
     }
 
     pub(super) fn wrong(&self) -> Option<String> {

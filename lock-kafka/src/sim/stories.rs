@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lock_conformance::simulation::Switch;
 use lockcore::{
     Attempt, Claim, ErrorKind, Exclusive, Key, LockBackend, LockClient, LockGuard, Mode, Queue, Renew,
 };
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::client::SimClient;
@@ -74,11 +74,11 @@ fn a_holder_that_died_long_ago_is_let_go_after_the_grace() {
     in_paused_time(async {
         let log = SimLog::new();
         let (_dead, _guard) = {
-            let (switch, goes_on) = watch::channel(true);
-            let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+            let switch = Switch::default();
+            let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), switch.clone());
             let backend = KafkaBackend::over(vec![Arc::new(connection)], &settings()).await.unwrap();
             let guard = holds(&LockClient::new(backend), Renew::Automatic).await;
-            switch.send_replace(false);
+            switch.turn(false);
             (switch, guard)
         };
         sleep(DAY).await;
@@ -142,17 +142,17 @@ fn a_holder_that_answers_outlives_a_clock_that_is_set_forward() {
 fn what_is_in_the_log_counts() {
     in_paused_time(async {
         let log = SimLog::new();
-        let (switch, goes_on) = watch::channel(true);
-        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), goes_on);
+        let switch = Switch::default();
+        let connection = SimClient::new(&log, fastrand::Rng::with_seed(7), switch.clone());
         let backend = KafkaBackend::over(vec![Arc::new(connection)], &settings()).await.unwrap();
         let observer = client(&log).await;
         let claim = Arc::new(Claim::new(Key::new("k").unwrap(), Mode::Exclusive, TTL));
         // It is sent when its process goes on: by then another has the lock.
-        switch.send_replace(false);
+        switch.turn(false);
         let late = tokio::spawn(backend.clone().acquire(claim.clone(), Queue::Join));
         sleep(Duration::from_millis(10)).await;
         let guard = holds(&observer, Renew::Automatic).await;
-        switch.send_replace(true);
+        switch.turn(true);
         assert!(matches!(late.await.unwrap(), Ok(Attempt::Queued(_))));
         guard.release().await.unwrap();
         assert!(matches!(backend.clone().acquire(claim, Queue::Join).await, Ok(Attempt::Granted(_))));

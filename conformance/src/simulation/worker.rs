@@ -4,31 +4,23 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use lock_conformance::history::{Act, Recorder, Track};
 use lockcore::{
-    Acquire, BreakTarget, ClaimId, ConvertError, Error, ErrorKind, Exclusive, Fence, FenceGate, Lock,
-    LockClient, LockGuard, LockMode, Mode, Permit, Renew, Result, Shared,
+    Acquire, BreakTarget, ClaimId, ConvertError, Error, ErrorKind, Exclusive, Fence, Lock, LockClient,
+    LockGuard, LockMode, Mode, Permit, Renew, Result, Shared,
 };
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::kv::SimKv;
-use super::play::{Attempts, CHAOS};
+use super::{KEYS, Stage, Switch, World};
+use crate::history::{Act, Track};
 
-/// The keys, and in whose names they are locked.
-pub(super) const KEYS: [&str; 2] = ["a", "b"];
-pub(super) const OWNERS: [&str; 2] = ["ann", "bob"];
 const TTLS: [u64; 4] = [2, 3, 5, 9];
 
 /// A task that locks.
-pub(super) struct Worker {
-    pub(super) kv: Arc<SimKv>,
+pub(super) struct Worker<W> {
+    pub(super) stage: Arc<Stage<W>>,
     pub(super) owner: &'static str,
     pub(super) client: LockClient,
-    pub(super) gates: Arc<[FenceGate; KEYS.len()]>,
-    pub(super) history: Recorder,
-    pub(super) attempts: Attempts,
-    pub(super) goes_on: watch::Receiver<bool>,
+    pub(super) goes_on: Switch,
     pub(super) random: fastrand::Rng,
 }
 
@@ -50,12 +42,12 @@ struct Phase {
 /// For how many phases of one claim a token is enough.
 const PHASES: u64 = 64;
 
-impl Worker {
+impl<W: World> Worker<W> {
     pub(super) async fn work(mut self) -> std::result::Result<(), String> {
         loop {
             self.stand_still().await;
-            if !self.kv.is_chaos() {
-                if self.kv.elapsed() >= CHAOS {
+            if !self.stage.world.is_rough() {
+                if self.stage.start.elapsed() >= self.stage.lasts {
                     return Ok(());
                 }
                 sleep(Duration::from_millis(10)).await;
@@ -67,7 +59,7 @@ impl Worker {
 
     /// A process that stands still does nothing.
     async fn stand_still(&mut self) {
-        drop(self.goes_on.wait_for(|goes_on| *goes_on).await);
+        self.goes_on.on().await;
     }
 
     async fn turn(&mut self) -> Result<()> {
@@ -83,11 +75,11 @@ impl Worker {
         }
         let permits = NonZeroU32::MIN.saturating_add(1);
         let (mode, asked) = match self.random.u8(..7) {
-            0..3 => (Mode::Exclusive, self.history.asks(KEYS[key], Mode::Exclusive)),
-            3..6 => (Mode::Shared, self.history.asks(KEYS[key], Mode::Shared)),
+            0..3 => (Mode::Exclusive, self.stage.history.asks(KEYS[key], Mode::Exclusive)),
+            3..6 => (Mode::Shared, self.stage.history.asks(KEYS[key], Mode::Shared)),
             _ => {
                 let mode = Mode::Permit { at_most: permits };
-                (mode, self.history.asks(KEYS[key], mode))
+                (mode, self.stage.history.asks(KEYS[key], mode))
             }
         };
         let inside = match mode {
@@ -138,16 +130,18 @@ impl Worker {
                 }
             };
             let a_while = sleep(Duration::from_millis(self.random.u64(..3000)));
-            let mut goes_on = self.goes_on.clone();
+            let goes_on = self.goes_on.clone();
             tokio::select! {
                 biased;
                 _ = lost => {
                     phase.track.note(Act::Lost);
                     break;
                 }
-                () = async { a_while.await; drop(goes_on.wait_for(|goes_on| *goes_on).await) } => {}
+                () = async { a_while.await; goes_on.on().await } => {}
             }
-            phase.track.note(Act::Wrote { accepted: self.gates[phase.key].check(inside.fence()).is_ok() });
+            phase
+                .track
+                .note(Act::Wrote { accepted: self.stage.gates[phase.key].check(inside.fence()).is_ok() });
             if self.random.u8(..3) > 0 || phase.number >= PHASES - 2 {
                 phase.track.note(Act::Releasing);
                 break;
@@ -156,7 +150,7 @@ impl Worker {
             phase.track.note(Act::Releasing);
             phase.track.note(Act::Released { too_late: false });
             inside = self.change(inside).await?;
-            let track = self.history.asks(lock.key().as_str(), inside.mode());
+            let track = self.stage.history.asks(lock.key().as_str(), inside.mode());
             phase = Phase { track, number: phase.number + 1, ..phase };
         }
         if self.random.bool() {
@@ -171,7 +165,8 @@ impl Worker {
             phase.track.note(Act::GaveUp);
             return false;
         }
-        self.attempts
+        self.stage
+            .claims
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(phase.track.attempt(), inside.claim_id());
@@ -179,13 +174,13 @@ impl Worker {
         // A token is told once: what a claim becomes under the same one counts on from it.
         let (token, floor) = (fence.token.get() * PHASES + phase.number, fence.floor.get() * PHASES);
         phase.track.note(Act::Granted { token, floor, until: None });
-        let _stale = self.gates[phase.key].enter(fence);
+        let _stale = self.stage.gates[phase.key].enter(fence);
         true
     }
 
     /// Renews or converts.
     async fn change(&mut self, inside: Inside) -> Result<Inside> {
-        let (id, asked) = (inside.claim_id(), self.kv.elapsed());
+        let (id, asked) = (inside.claim_id(), self.stage.start.elapsed());
         let wait = Duration::from_millis(self.random.u64(..6000));
         let ttl = Duration::from_secs(*self.random.choice(&TTLS).unwrap_or(&TTLS[0]));
         let next = match (inside, self.random.u8(..3)) {
@@ -216,7 +211,7 @@ impl Worker {
 
     /// What had ended before it was asked for is not renewed.
     fn renewed(&self, id: ClaimId, asked: Duration, outcome: Result<()>) -> Result<()> {
-        let ended = self.kv.ended(id);
+        let ended = self.stage.world.ended(id);
         if usual(outcome)?.is_some() && ended.is_some_and(|ended| ended < asked) {
             let message = format!("{id} was renewed at {asked:?}, and had ended at {ended:?}");
             return Err(Error::new(ErrorKind::Other, message));
