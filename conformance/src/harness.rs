@@ -113,6 +113,15 @@ pub trait Server: Send + Sync {
         Err(HookError::not_supported("pausing the server"))
     }
 
+    /// Sets the server's wall clock so many seconds ahead of what it was when it was opened, or behind.
+    ///
+    /// # Errors
+    /// `NotSupported` unless implemented.
+    async fn set_clock_ahead(&self, seconds: i64) -> Hook {
+        let _ = seconds;
+        Err(HookError::not_supported("setting the server's clock"))
+    }
+
     /// How many keys take up room on the server.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub struct Scene {
 pub(crate) const LONG: u32 = 200;
 
 /// How long is in vain, in units: ten times and more of what anything takes here.
-const PATIENCE: u32 = 100;
+pub(crate) const PATIENCE: u32 = 100;
 
 /// In units: what must happen at once, with slack for a busy machine.
 pub(crate) const PROMPTLY: u32 = 10;

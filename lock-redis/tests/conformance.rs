@@ -29,7 +29,7 @@ impl Harness for RedisHarness {
     async fn open(&self, seclusion: Seclusion) -> Result<Arc<dyn Server>> {
         let start = || RedisServer::start().map(Arc::new).map_err(failed);
         let server = match seclusion {
-            Seclusion::Own => start()?,
+            Seclusion::Own => Arc::new(RedisServer::options().own_clock().start().map_err(failed)?),
             Seclusion::Shared => {
                 let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
                 match &*shared {
@@ -88,6 +88,10 @@ impl Server for Redis {
 
     async fn lose_state(&self) -> Hook {
         self.with(|server| server.command(&["FLUSHALL"]).map(drop)).await
+    }
+
+    async fn set_clock_ahead(&self, seconds: i64) -> Hook {
+        self.with(move |server| server.set_clock_ahead(seconds)).await
     }
 
     async fn pause(&self, paused: bool) -> Hook {

@@ -2,33 +2,69 @@
 
 use lockcore::FenceGate;
 
+use crate::harness::Hook;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
-use crate::scene::{LONG, Scene, held};
+use crate::scene::{LONG, PATIENCE, Scene, held};
+
+/// In seconds: longer than any lease here.
+const HOUR: i64 = 3600;
 
 pub(crate) async fn restart_while_held(scene: &Scene) -> Outcome {
+    one_passes_the_gate(scene, "the restart", scene.server.restart()).await
+}
+
+/// Whether the server keeps its state or not over what happens: at most one passes the gate, and after a lease one holds.
+async fn one_passes_the_gate(scene: &Scene, what: &str, happens: impl Future<Output = Hook>) -> Outcome {
     let [a, b] = scene.locks("k").await?;
     let ttl = scene.units(12);
     let gate = FenceGate::new();
     let guard = a.exclusive().ttl(ttl).acquire().await?;
     gate.enter(guard.fence()).map_err(Stop::failed)?;
-    scene.server.restart().await?;
-    // Whether the server kept its state or not: at most one passes the gate, and after a lease one holds.
+    happens.await?;
     let next = b.exclusive().wait(scene.units(LONG)).acquire();
     tokio::pin!(next);
     let granted = tokio::time::timeout(ttl + scene.promptly(), &mut next).await.ok().transpose()?;
     if let Some(next) = granted {
         ensure!(next.token() > guard.token(), "token {} after {}", next.token(), guard.token());
         gate.enter(next.fence()).map_err(Stop::failed)?;
-        ensure!(gate.check(guard.fence()).is_err(), "the gate let the holder of before the restart write");
+        ensure!(gate.check(guard.fence()).is_err(), "the gate let the holder of before {what} write");
         scene.within(ttl + scene.promptly(), "the news for the old holder", guard.lost()).await?;
-        held(&next, "the holder after the restart")?;
+        held(&next, "the holder after it")?;
         next.release().await?;
     } else {
-        held(&guard, "a lock that the server kept over its restart")?;
+        held(&guard, "a lock that the server kept")?;
         guard.release().await?;
         scene.patiently("the turn after the release", next).await??.release().await?;
     }
     scene.until_free(&b).await
+}
+
+pub(crate) async fn clock_step_forward(scene: &Scene) -> Outcome {
+    one_passes_the_gate(scene, "the step of the clock", scene.server.set_clock_ahead(HOUR)).await
+}
+
+pub(crate) async fn clock_step_back(scene: &Scene) -> Outcome {
+    let (client, link) = scene.breakable_client().await?;
+    let [a, b] = scene.locks("k").await?;
+    let (dead, free) = (client.lock(scene.key("dead"))?, scene.lock("dead").await?);
+    let ttl = scene.units(6);
+    let guard = a.exclusive().ttl(ttl).acquire().await?;
+    let cut_off = dead.exclusive().ttl(ttl).acquire().await?;
+    link.partition(true)?;
+    scene.server.set_clock_ahead(-HOUR).await?;
+    // Whoever renews holds on, and nobody gets in beside it.
+    ensure!(b.exclusive().try_acquire().await?.is_none(), "granted beside a holder");
+    scene.sleep(9).await;
+    held(&guard, "a lock that was renewed after the clock went back")?;
+    guard.release().await?;
+    let next = scene.soon("the grant after the release", b.exclusive().acquire()).await??;
+    // What nobody renews ends by the time that has passed, not by what the clock shows.
+    let patience = ttl + scene.units(PATIENCE);
+    let heir = scene.within(patience, "the heir of who was cut off", free.exclusive().acquire()).await??;
+    ensure!(!cut_off.is_held(), "who was cut off believes to hold beside the heir");
+    ensure!(heir.token() > cut_off.token(), "token {} after {}", heir.token(), cut_off.token());
+    held(&next, "the holder after it")?;
+    Ok(())
 }
 
 pub(crate) async fn restart_while_waiting(scene: &Scene) -> Outcome {

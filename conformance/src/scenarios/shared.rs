@@ -140,3 +140,26 @@ pub(crate) async fn token_unique_shared(scene: &Scene) -> Outcome {
     ensure!(batch_floors, "the floor of co-holders is the earliest of their tokens: {guards:?}");
     Ok(())
 }
+
+pub(crate) async fn one_reader_partitioned(scene: &Scene) -> Outcome {
+    let (client, link) = scene.breakable_client().await?;
+    let [a, b] = scene.locks("k").await?;
+    let ttl = scene.units(9);
+    let cut_off = client.lock(scene.key("k"))?.shared().ttl(ttl).acquire().await?;
+    let other = a.shared().ttl(ttl).acquire().await?;
+    link.partition(true)?;
+    let writer = tokio::spawn(b.exclusive().acquire());
+    // Its lease is the bound, for itself and for the others, who go on meanwhile.
+    scene.within(ttl + scene.promptly(), "the end of a lease without a server", cut_off.lost()).await?;
+    scene.until(&a, 1, 1).await?;
+    held(&other, "the reader beside it")?;
+    ensure!(!writer.is_finished(), "a writer got in beside a reader");
+    other.release().await?;
+    let writer = scene.patiently("the writer's turn", writer).await???;
+    link.partition(false)?;
+    ensure!(cut_off.release().await.is_err(), "a release that came too late says nothing");
+    held(&writer, "the writer, after the reader came back")?;
+    ensure_eq!(a.inspect().await?.holders.len(), 1, "holders after the reader came back");
+    writer.release().await?;
+    scene.until_free(&a).await
+}

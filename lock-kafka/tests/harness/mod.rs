@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use lock_conformance::{Client, Harness, Hook, HookError, Link, Seclusion, Server, Timing};
 use lock_kafka::KafkaBackend;
 use lockcore::{Error, ErrorKind, Result};
-use testbed::{KafkaServer, Proxy};
+use testbed::{KafkaOptions, KafkaServer, Proxy};
 
 /// How many clients of one trial have a way to the broker that can be broken.
 const WAYS: usize = 3;
@@ -34,13 +34,13 @@ impl Harness for KafkaHarness {
 
     async fn open(&self, seclusion: Seclusion) -> Result<Arc<dyn Server>> {
         let broker = match seclusion {
-            Seclusion::Own => Broker::start(WAYS)?,
+            Seclusion::Own => Broker::of(KafkaServer::options().own_clock(), WAYS)?,
             Seclusion::Shared => {
                 let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
                 match &*shared {
                     Some(broker) => broker.clone(),
                     // Its trials are played side by side.
-                    None => shared.insert(Broker::start(8 * WAYS)?).clone(),
+                    None => shared.insert(Broker::of(KafkaServer::options(), 8 * WAYS)?).clone(),
                 }
             }
         };
@@ -60,8 +60,8 @@ struct Broker {
 }
 
 impl Broker {
-    fn start(ways: usize) -> Result<Arc<Broker>> {
-        let server = KafkaServer::options().proxies(ways).start().map_err(failed)?;
+    fn of(options: KafkaOptions, ways: usize) -> Result<Arc<Broker>> {
+        let server = options.proxies(ways).start().map_err(failed)?;
         Ok(Arc::new(Broker { server, free: Mutex::new((0..ways).collect()) }))
     }
 
@@ -116,6 +116,10 @@ impl Server for Topic {
     // What is left then is another log.
     async fn lose_state(&self) -> Hook {
         Err(HookError::not_supported("losing the state: clients whose log is gone read no further"))
+    }
+
+    async fn set_clock_ahead(&self, seconds: i64) -> Hook {
+        self.with(move |server| server.set_clock_ahead(seconds)).await
     }
 
     async fn pause(&self, paused: bool) -> Hook {

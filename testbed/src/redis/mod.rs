@@ -12,6 +12,7 @@ pub use options::{Fsync, RedisOptions};
 use options::Login;
 
 use crate::certificates::Certificates;
+use crate::clock::Clock;
 use crate::folder::Folder;
 use crate::process::{Process, Program};
 use crate::resp::{Connection, Reply};
@@ -40,6 +41,7 @@ pub struct RedisServer {
     ca: Option<PathBuf>,
     replica: bool,
     program: Program,
+    clock: Option<Clock>,
     folder: Folder,
 }
 
@@ -153,6 +155,15 @@ impl RedisServer {
     /// When it does not run.
     pub fn resume(&self) -> io::Result<()> {
         self.process().as_mut().ok_or_else(not_running)?.resume()
+    }
+
+    /// Sets its wall clock so many seconds ahead of this machine's, or behind; at once, and for restarts too.
+    ///
+    /// # Errors
+    /// When it was started without [`RedisOptions::own_clock`].
+    pub fn set_clock_ahead(&self, seconds: i64) -> io::Result<()> {
+        let clock = self.clock.as_ref();
+        clock.ok_or_else(|| io::Error::other("this Redis has no clock of its own"))?.set_ahead(seconds)
     }
 
     /// Sends the server a command on a connection of its own, past TLS and any [`Proxy`](crate::Proxy), and gives the answer.

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use super::{RedisServer, SOCKET};
 use crate::certificates::Certificates;
+use crate::clock::Clock;
 use crate::folder::Folder;
 use crate::ports;
 use crate::process::Program;
@@ -30,6 +31,7 @@ pub struct RedisOptions {
     login: Option<Login>,
     primary: Option<Primary>,
     tls: bool,
+    own_clock: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -80,6 +82,13 @@ impl RedisOptions {
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// Gives it a wall clock of its own, for [`RedisServer::set_clock_ahead`].
+    #[must_use]
+    pub fn own_clock(mut self) -> Self {
+        self.own_clock = true;
         self
     }
 
@@ -137,6 +146,8 @@ impl RedisOptions {
             None
         };
         folder.write("redis.conf", &self.conf()?)?;
+        let clock = self.own_clock.then(|| Clock::new(&folder)).transpose()?;
+        self.env.extend(clock.as_ref().map(Clock::env).unwrap_or_default());
         let program = Program {
             name: "redis-server",
             file: None,
@@ -147,7 +158,7 @@ impl RedisOptions {
         let replica = self.primary.is_some();
         let login = self.login;
         let process = Mutex::new(None);
-        let server = RedisServer { process, port, login, certificates, ca, replica, program, folder };
+        let server = RedisServer { process, port, login, certificates, ca, replica, program, clock, folder };
         server.launch(&mut server.process())?;
         Ok(server)
     }
