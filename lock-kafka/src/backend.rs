@@ -115,7 +115,7 @@ impl LockBackend for KafkaBackend {
             records.extend(mine.chunks(RENEWALS).map(|some| (core, some.to_vec())));
         }
         let asked = records.iter().map(|(core, some)| {
-            let mut inner = core.inner();
+            let (mut inner, mut unread) = (core.inner(), Vec::new());
             let renew = some.iter().map(|&at| {
                 let Renewal { claim, ttl, order } = &renewals[at];
                 // One that is too long would have the record skipped.
@@ -123,10 +123,13 @@ impl LockBackend for KafkaBackend {
                 // One that was let go meanwhile is not taken up again.
                 if inner.replica.lease(claim.id()).is_some() {
                     inner.registry.add(claim);
+                } else {
+                    unread.push(claim.clone());
                 }
                 Renew { claim: claim.id(), ttl_us: micros(ttl), order: *order }
             });
-            core.ask(What::Heartbeat { renew: renew.collect() })
+            let renew = renew.collect();
+            core.renew(renew, unread)
         });
         for ((_, some), answer) in records.iter().zip(join_all(asked).await) {
             match answer {

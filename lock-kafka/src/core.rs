@@ -21,7 +21,7 @@ use crate::log::{Append, Appending, Log};
 use crate::record::{Id, MAX_RECORD_BYTES, Record};
 use crate::registry::Registry;
 use crate::scribe::Scribe;
-use crate::what::What;
+use crate::what::{Renew, What};
 
 /// A session that is not open after this time is begun anew; the next one after twice as long, up to the longest.
 const OPENED_WITHIN: Duration = Duration::from_secs(2);
@@ -74,6 +74,8 @@ pub(crate) struct Pending {
     sent: LocalTime,
     /// The lock to be looked at when the record is read.
     look: Option<Key>,
+    /// The claims that it renews and that were not read yet when it was sent: a process takes over what another one has let go.
+    unread: Vec<Arc<Claim>>,
     tell: oneshot::Sender<Result<Answer>>,
 }
 
@@ -108,18 +110,23 @@ impl Core {
 
     /// Appends a record and answers what the fold says of it.
     pub(crate) async fn ask(&self, what: What) -> Result<Answer> {
-        self.ask_looking(what, None).await
+        self.ask_about(what, None, Vec::new()).await
+    }
+
+    /// Renews claims, of which some were not read yet.
+    pub(crate) async fn renew(&self, renew: Vec<Renew>, unread: Vec<Arc<Claim>>) -> Result<Answer> {
+        self.ask_about(What::Heartbeat { renew }, None, unread).await
     }
 
     /// Who holds the lock of `key` and who waits, at one offset that lies within this call.
     pub(crate) async fn look(&self, key: Key) -> Result<Snapshot> {
-        let Answer::Seen(snapshot) = self.ask_looking(What::Barrier, Some(key)).await? else {
+        let Answer::Seen(snapshot) = self.ask_about(What::Barrier, Some(key), Vec::new()).await? else {
             return Err(errors::unexpected());
         };
         Ok(snapshot)
     }
 
-    async fn ask_looking(&self, what: What, look: Option<Key>) -> Result<Answer> {
+    async fn ask_about(&self, what: What, look: Option<Key>, unread: Vec<Arc<Claim>>) -> Result<Answer> {
         let (tell, told) = oneshot::channel();
         let (seq, appending) = loop {
             self.session_open().await?;
@@ -128,7 +135,7 @@ impl Core {
             if inner.session.is_open && inner.over.is_none() {
                 let sent = inner.clock.now();
                 let (seq, appending) = inner.append(&self.log, what)?;
-                inner.pending.insert(seq, Pending { sent, look, tell });
+                inner.pending.insert(seq, Pending { sent, look, unread, tell });
                 inner.prune();
                 break (seq, appending);
             }
@@ -271,7 +278,12 @@ impl Inner {
         for overtaken in mem::replace(&mut self.pending, later).into_values() {
             drop(overtaken.tell.send(Err(errors::overtaken())));
         }
-        if let Some(Pending { sent, look, tell }) = self.pending.remove(&seq) {
+        if let Some(Pending { sent, look, unread, tell }) = self.pending.remove(&seq) {
+            let is_there =
+                |claim: &&Arc<Claim>| self.replica.lease(claim.id()).is_some() && !tell.is_closed();
+            for claim in unread.iter().filter(is_there) {
+                self.registry.add(claim);
+            }
             self.count_from(sent, what, &mut answer);
             if let Some(key) = look {
                 answer = Answer::Seen(self.replica.inspect(&key));

@@ -2,6 +2,9 @@
 //!
 //! It takes the second-newest checkpoint and folds on from there; on the way it comes to where the newest was taken, and
 //! compares. So what it begins with was found by somebody else as well, and a checkpoint that is wrong is noticed.
+//!
+//! It knows no sessions yet, and so not whether a checkpoint counts: one that was copied from another log must not be taken
+//! for one of this log, whose holders it does not have. It shows the stamp of the record before it, which is another one here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,6 +75,11 @@ pub(crate) async fn begin_or_found(log: &Arc<dyn Log>, genesis: &Genesis) -> Res
 impl Begun {
     fn take_in(&mut self, batch: &Batch) -> Result<(), Halt> {
         for entry in &batch.entries {
+            // One that was compacted still begins at 0, and has no record there: not the one by which others go, but perhaps another
+            // one behind it that would be taken for that.
+            if self.replica.next() == 0 && entry.offset > 0 {
+                return Err(Halt::Missing);
+            }
             self.replica.apply(entry)?;
         }
         self.read = self.read.max(batch.next);
@@ -128,6 +136,7 @@ async fn find(log: &Arc<dyn Log>, bounds: Bounds) -> Result<Option<Checkpoint>, 
 async fn search(log: &Arc<dyn Log>, from: u64, bounds: Bounds) -> Result<Vec<Checkpoint>, Halt> {
     let mut newest: Vec<Checkpoint> = Vec::new();
     let mut writers: HashMap<Id, Writer> = HashMap::new();
+    let mut stamps = Stamps { is_all: from == bounds.start, stamps: Vec::new() };
     let (mut reader, mut read) = (log.reader(from), from);
     while read < bounds.end {
         let Batch { entries, next, .. } = reader.next().await?;
@@ -139,12 +148,14 @@ async fn search(log: &Arc<dyn Log>, from: u64, bounds: Bounds) -> Result<Vec<Che
                 && let Some(checkpoint) = writers.entry(record.session).or_default().reads(record.seq, &part)
                 && checkpoint.at_offset >= bounds.start
                 && newest.iter().all(|known| known.at_offset < checkpoint.at_offset)
+                && stamps.are_of(&checkpoint)
             {
                 newest.push(checkpoint);
                 if newest.len() > 2 {
                     newest.remove(0);
                 }
             }
+            stamps.stamps.push((entry.offset, entry.stamp));
         }
     }
     Ok(newest)
@@ -153,6 +164,28 @@ async fn search(log: &Arc<dyn Log>, from: u64, bounds: Bounds) -> Result<Vec<Che
 /// Most records are not, and need not be read for that.
 fn may_be_of_checkpoint(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| text.contains("\"checkpoint\""))
+}
+
+/// The stamps of what was read, in the order of the log.
+struct Stamps {
+    /// Whether nothing lies before the first of them.
+    is_all: bool,
+    stamps: Vec<(u64, u64)>,
+}
+
+impl Stamps {
+    /// Whether this checkpoint was taken in this log, as far as what was read tells.
+    fn are_of(&self, checkpoint: &Checkpoint) -> bool {
+        let before = self.stamps.partition_point(|&(offset, _)| offset < checkpoint.at_offset);
+        // It is written after the record that it was taken before.
+        if before == self.stamps.len() {
+            return false;
+        }
+        match before.checked_sub(1).map(|last| self.stamps[last].1) {
+            Some(stamp) => checkpoint.image().is_some_and(|image| image.clock.stamp == stamp),
+            None => self.is_all,
+        }
+    }
 }
 
 /// A session that writes checkpoints, as whoever does not know the sessions can follow it.

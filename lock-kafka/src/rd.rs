@@ -50,14 +50,30 @@ const USUAL: [(&str, &str); 13] = [
     ("fetch.error.backoff.ms", "50"),
 ];
 
+/// Other names of settings that are looked at here, and what they are called: librdkafka takes either, and if both are given the
+/// one that is set last.
+const ALIASES: [(&str, &str); 4] = [
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("request.required.acks", "acks"),
+];
+
 /// The settings for all clients of one backend.
 ///
 /// # Errors
 /// `InvalidArgument` for one that the protocol cannot do with, or that librdkafka does not know, by its name.
 pub(crate) fn config(given: &ClientConfig, more: &BTreeMap<String, String>) -> Result<ClientConfig> {
     let mut config = given.clone();
+    for (alias, name) in ALIASES {
+        if let Some(value) = given.get(alias) {
+            config.remove(alias);
+            config.set(name, value);
+        }
+    }
     for (name, value) in more {
-        config.set(name, value);
+        let named = ALIASES.iter().find(|(alias, _)| *alias == name.as_str());
+        config.set(named.map_or(name.as_str(), |(_, name)| *name), value);
     }
     // Whether there is a logger of the crate `log` does not matter: why a connection fails is to be heard.
     config.log_level = RDKafkaLogLevel::Info;
@@ -205,6 +221,24 @@ mod tests {
             "{error}"
         );
         assert!(with("enable.idempotence", "true").is_ok());
+    }
+
+    #[test]
+    fn a_setting_is_the_same_by_its_other_name() {
+        let mut given = ClientConfig::new();
+        given.set("metadata.broker.list", "other:9092").set("queue.buffering.max.ms", "7");
+        let more = [("linger.ms", "5"), ("delivery.timeout.ms", "3000")];
+        let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = config(&given, &BTreeMap::from(more)).unwrap();
+        for (name, value) in
+            [("bootstrap.servers", "other:9092"), ("linger.ms", "5"), ("message.timeout.ms", "3000")]
+        {
+            assert_eq!(config.get(name), Some(value), "{name}");
+        }
+        assert!(ALIASES.iter().all(|(alias, _)| config.get(alias).is_none()));
+        let error = with("request.required.acks", "1").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("acks must be all"), "{error}");
     }
 
     #[test]

@@ -117,8 +117,9 @@ impl Replica {
     }
 
     /// Up to where the log is not needed any more: the newest two checkpoints agree with what was found here, and whoever
-    /// begins with the older one can check the newer.
+    /// begins with the older one can check the newer. The record before that one stays: it tells whose the checkpoint is.
     pub(crate) fn deletable(&self) -> Option<u64> {
-        self.agreed.front().copied().filter(|_| self.agreed.len() == 2)
+        let older = self.agreed.front().filter(|_| self.agreed.len() == 2);
+        older.map(|at_offset| at_offset.saturating_sub(1))
     }
 }

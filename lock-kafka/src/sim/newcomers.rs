@@ -131,6 +131,33 @@ fn a_newcomer_puts_the_parts_together() {
     });
 }
 
+/// Where records were copied from another log, its checkpoints are between those of this one.
+#[test]
+fn a_newcomer_begins_with_no_checkpoint_of_another_log() {
+    in_paused_time(async {
+        let mut log = Written::new(&settings(), 3);
+        let other = |at: usize, by: u64| {
+            let found = &log.found[at];
+            let mut image = found.image().unwrap();
+            (image.genesis.incarnation, image.clock.stamp) = (Id::from_bits(99), image.clock.stamp + by);
+            Checkpoint::new(found.at_offset, &image)
+        };
+        let (first, second) = (other(0, 1_000), other(1, 1_000));
+        let late = Checkpoint { at_offset: 1 << 20, ..other(2, 0) };
+        for (seq, copied) in (1..).zip([&first, &second, &late]) {
+            log.says(9, seq, What::Checkpoint(copied.parts(usize::MAX).remove(0)));
+        }
+        assert_eq!(log.begins().await, Ok(0));
+        log.writes(3, 1, 2);
+        assert_eq!(log.begins().await, Ok(0), "none of this log checks that one");
+        log.log.delete(17);
+        assert_eq!(log.begins().await, Ok(48), "and there is no other");
+        log.writes(3, 3, 1);
+        log.log.delete(31);
+        assert_eq!(log.begins().await, Ok(48), "that one is old");
+    });
+}
+
 #[test]
 fn a_newcomer_to_a_shortened_log_needs_a_checkpoint_that_is_not_too_old() {
     in_paused_time(async {

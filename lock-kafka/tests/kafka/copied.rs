@@ -146,3 +146,50 @@ async fn two_addresses_of_one_topic_are_one_topic() {
     }
     held.release().await.unwrap();
 }
+
+/// The second-newest of the checkpoints in the log is of another topic: a newcomer that began with it would know nothing of who
+/// holds here, and be heard by nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_does_not_begin_with_the_checkpoint_of_another_topic() {
+    let server = KafkaServer::start().unwrap();
+    let settings = Settings { checkpoint_every: 16.try_into().unwrap(), ..Settings::default() };
+    let connect = async |topic| {
+        let builder = KafkaBackend::builder(&server.url(topic)).settings(settings.clone());
+        LockClient::new(builder.connect().await.unwrap())
+    };
+    let there = connect("there").await;
+    until_one_is_after(&server, "there", &there.lock("k").unwrap(), 16).await;
+    let copied = checkpoints(&server, "there");
+    let here = connect("locks").await;
+    let held = here.lock("k").unwrap().exclusive().acquire().await.unwrap();
+    copy(&server, ("there", 0), ("locks", 0));
+    for last in [0, *copied.last().unwrap()] {
+        until_one_is_after(&server, "locks", &here.lock("busy").unwrap(), last).await;
+        let newcomer = connect("locks").await;
+        let lock = newcomer.lock("k").unwrap();
+        assert!(lock.exclusive().try_acquire().await.unwrap().is_none(), "{last}: two are inside");
+        assert_eq!(lock.inspect().await.unwrap().holders[0].id, held.claim_id());
+    }
+    assert!(held.is_held());
+    held.release().await.unwrap();
+}
+
+/// Where the checkpoints in a topic were taken, in the order in which they lie there.
+fn checkpoints(server: &KafkaServer, topic: &str) -> Vec<u64> {
+    let texts = crate::texts(server, topic);
+    let taken = texts.iter().filter(|text| text.contains(r#""type":"checkpoint""#)).map(|text| {
+        let (_, at_offset) = text.split_once(r#""at_offset":"#).unwrap();
+        at_offset.split(',').next().unwrap().parse().unwrap()
+    });
+    taken.collect()
+}
+
+/// Locks and lets go until there is a checkpoint in the topic that was taken after this offset.
+async fn until_one_is_after(server: &KafkaServer, topic: &str, lock: &Lock, offset: u64) {
+    let written = timeout(10 * SOON, async {
+        while !checkpoints(server, topic).iter().any(|at_offset| *at_offset > offset) {
+            lock.exclusive().acquire().await.unwrap().release().await.unwrap();
+        }
+    });
+    written.await.expect("it is written");
+}

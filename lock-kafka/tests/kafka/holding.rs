@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use lock_kafka::KafkaBackend;
 use lock_kafka::rdkafka::producer::{FutureProducer, FutureRecord};
-use lockcore::LockClient;
+use lockcore::{LockClient, Loss};
 use testbed::KafkaServer;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
@@ -112,4 +112,24 @@ async fn a_newcomer_reads_a_long_log() {
     assert_eq!(seen.holders.len(), 1, "{seen:?}");
     held.release().await.unwrap();
     newcomer.lock("k").unwrap().exclusive().acquire().await.unwrap().release().await.unwrap();
+}
+
+/// Another process goes on with a claim before it has read that it was granted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_resumes_a_claim_that_it_has_not_read_hears_of_its_end() {
+    let server = KafkaServer::options().proxies(1).start().unwrap();
+    let proxy = &server.proxies()[0];
+    let (here, behind) =
+        (client(&server).await, KafkaBackend::connect(&server.url_at(proxy.addr(), "locks")).await);
+    let behind = LockClient::new(behind.unwrap());
+    let lock = here.lock("k").unwrap();
+    // Its session is open.
+    assert!(behind.lock("k").unwrap().inspect().await.unwrap().is_free());
+    proxy.delay_replies(Duration::from_millis(500));
+    let detached = lock.exclusive().ttl(20 * SOON).acquire().await.unwrap().detach().unwrap();
+    let resumed = behind.resume(&detached).await.unwrap();
+    lock.break_claims(lockcore::BreakTarget::All).await.unwrap();
+    let next = lock.exclusive().acquire().await.unwrap();
+    assert_eq!(timeout(SOON, resumed.lost()).await.expect("before its next renewal"), Loss::Broken);
+    next.release().await.unwrap();
 }

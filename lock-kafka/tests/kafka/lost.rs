@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use lock_kafka::rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use lock_kafka::rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use lock_kafka::rdkafka::client::DefaultClientContext;
 use lock_kafka::rdkafka::{Offset, TopicPartitionList};
 use lock_kafka::{Halt, KafkaBackend};
@@ -11,7 +11,8 @@ use lockcore::{Error, ErrorKind, LockClient};
 use testbed::KafkaServer;
 use tokio::time::{sleep, timeout};
 
-use crate::{SOON, client, raw, refused};
+use crate::wrong::RIGHT;
+use crate::{SOON, client, raw, refused, texts};
 
 /// Why the client reads no further, if that is the reason.
 pub(crate) fn halt(error: &Error) -> Option<&Halt> {
@@ -119,4 +120,51 @@ async fn partitions_that_are_added_move_no_key_and_are_refused_to_newcomers() {
         }
     }
     held.release().await.unwrap();
+}
+
+/// Compaction keeps the last record of each key, and none without a key: the first of all is gone, and the log still begins at 0.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_was_compacted_is_not_begun_with() {
+    let cleaner = [
+        ("log.cleaner.enable", "true"),
+        ("log.cleaner.backoff.ms", "100"),
+        ("log.cleaner.dedupe.buffer.size", "8000000"),
+    ];
+    let options =
+        cleaner.iter().fold(KafkaServer::options(), |options, (name, value)| options.property(name, value));
+    let server = options.start().unwrap();
+    let locks = client(&server).await;
+    let held = locks.lock("k").unwrap().exclusive().ttl(60 * SOON).acquire().await.unwrap();
+    let compacted = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "100"),
+        ("min.cleanable.dirty.ratio", "0.0"),
+        ("delete.retention.ms", "0"),
+    ];
+    set(&server, &[&RIGHT[1..], &compacted].concat()).await;
+    let is_gone = || !texts(&server, "locks").iter().any(|text| text.contains(r#""type":"genesis""#));
+    timeout(10 * SOON, async {
+        while !is_gone() {
+            // What was written last is not compacted.
+            locks.lock("other").unwrap().exclusive().acquire().await.unwrap().release().await.unwrap();
+            sleep(Duration::from_millis(200)).await;
+        }
+    })
+    .await
+    .expect("it is compacted");
+    set(&server, &[&RIGHT[..], &[("max.message.bytes", "1010000")]].concat()).await;
+    // Whoever began it anew would be let in.
+    let error = refused(&server.url("locks")).await;
+    assert_eq!((error.kind(), halt(&error)), (ErrorKind::Conflict, Some(&Halt::Missing)), "{error}");
+    assert!(held.is_held(), "who has read it knows what was in it");
+    held.release().await.unwrap();
+}
+
+/// Gives the topic these settings, and no others.
+async fn set(server: &KafkaServer, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = raw(server).create().unwrap();
+    let topic = AlterConfig::new(ResourceSpecifier::Topic("locks"));
+    let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+    let done = admin.alter_configs([&topic], &AdminOptions::new()).await.unwrap();
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
 }
