@@ -4,6 +4,7 @@
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use lockcore::{BreakTarget, ErrorKind, FORGET_AFTER, Lock, LockClient, Mode, PageToken, Renew};
@@ -51,6 +52,9 @@ const MOST_POLLS: usize = 200;
 /// The numbers of polls that are tried where time is real.
 const SOME_POLLS: [usize; 9] = [0, 1, 2, 3, 4, 6, 9, 15, 45];
 
+/// How many of them are tried side by side.
+const AT_ONCE: usize = 3;
+
 /// In units: the lease of everything here.
 const TTL: u32 = 40;
 
@@ -63,34 +67,42 @@ pub(crate) fn play(harness: &Arc<dyn Harness>, case: &Case) -> Outcome {
     }
     // Quickly, and with time passing between the polls.
     for slow in [false, true] {
-        for polls in 0..MOST_POLLS {
-            if !paused && !SOME_POLLS.contains(&polls) {
-                continue;
+        if !paused {
+            for polls in SOME_POLLS.chunks(AT_ONCE) {
+                dropped_at_once(harness, case, polls, slow)?;
             }
-            let ended = alone(harness.timing(), async {
-                once(harness, case, polls, slow).await.map_err(|stop| match stop {
-                    Stop::Failed(text) => {
-                        Stop::Failed(format!("dropped after {polls} polls (slow: {slow}): {text}"))
-                    }
-                    skipped @ Stop::Skipped(_) => skipped,
-                })
-            });
-            match ended {
-                Ok(()) => {}
-                Err(Stop::Skipped(reason)) if reason == FINISHED => break,
-                Err(stop) => return Err(stop),
+            continue;
+        }
+        for polls in 0..MOST_POLLS {
+            if dropped(harness, case, polls, slow)? {
+                break;
             }
             // Without time passing, what waits for somebody else never ends.
-            ensure!(!paused || !slow || polls + 1 < MOST_POLLS, "not done after {polls} polls");
+            ensure!(!slow || polls + 1 < MOST_POLLS, "not done after {polls} polls");
         }
     }
     Ok(())
 }
 
-/// Says that the future was done before it could be dropped.
-const FINISHED: &str = "finished";
+/// Drops the future after each of these numbers of polls, side by side: most of it is waiting.
+fn dropped_at_once(harness: &Arc<dyn Harness>, case: &Case, polls: &[usize], slow: bool) -> Outcome {
+    thread::scope(|scope| {
+        let start = |&polls| scope.spawn(move || dropped(harness, case, polls, slow));
+        let all: Vec<_> = polls.iter().map(start).collect();
+        // A panic of a trial is a failure by itself.
+        all.into_iter().try_for_each(|each| each.join().map_or(Ok(()), |ended| ended.map(drop)))
+    })
+}
 
-async fn once(harness: &Arc<dyn Harness>, case: &Case, polls: usize, slow: bool) -> Outcome {
+/// Drops the future after so many polls; whether it was done before.
+fn dropped(harness: &Arc<dyn Harness>, case: &Case, polls: usize, slow: bool) -> Outcome<bool> {
+    alone(harness.timing(), once(harness, case, polls, slow)).map_err(|stop| match stop {
+        Stop::Failed(text) => Stop::Failed(format!("dropped after {polls} polls (slow: {slow}): {text}")),
+        skipped @ Stop::Skipped(_) => skipped,
+    })
+}
+
+async fn once(harness: &Arc<dyn Harness>, case: &Case, polls: usize, slow: bool) -> Outcome<bool> {
     let server = harness.open(Seclusion::Shared).await?;
     let backend = server.connect().await?;
     let scene = Scene::new(harness.timing(), server, backend.capabilities(), "cancel", 1);
@@ -139,7 +151,7 @@ async fn once(harness: &Arc<dyn Harness>, case: &Case, polls: usize, slow: bool)
     let Stage { client, lock, other, .. } = stage;
     drop((client, lock));
     if !harness.timing().paused {
-        return if finished { Err(Stop::Skipped(FINISHED.into())) } else { Ok(()) };
+        return Ok(finished);
     }
     // Ids of ended claims are remembered for a while, and forgotten when the key is looked at next.
     tokio::time::sleep(FORGET_AFTER + Duration::from_secs(1)).await;
@@ -148,7 +160,7 @@ async fn once(harness: &Arc<dyn Harness>, case: &Case, polls: usize, slow: bool)
         Ok(kept) => ensure!(kept == 0, "{kept} keys are kept after everything is forgotten"),
         Err(error) => drop(error),
     }
-    if finished { Err(Stop::Skipped(FINISHED.into())) } else { Ok(()) }
+    Ok(finished)
 }
 
 impl Stage<'_> {

@@ -24,6 +24,12 @@ pub trait Harness: Send + Sync + 'static {
     /// How long things take here.
     fn timing(&self) -> Timing;
 
+    /// How many trials are played side by side at most, unless the command line says so: on a server outside, they mostly wait. Fewer
+    /// where it takes the machine some work to begin with a client.
+    fn side_by_side(&self) -> usize {
+        64
+    }
+
     /// Up to which level the suite is played: all of it, unless this run is for one more version of a server that has
     /// a run of its own. Short of that neither the drop of futures nor mutants are tried, which have nothing to do with
     /// the version.

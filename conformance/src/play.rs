@@ -81,7 +81,7 @@ pub fn play(harness: &Arc<dyn Harness>, scenario: &Scenario, seed: u64) -> Verdi
 }
 
 /// Runs one trial on a runtime of its own, for a bounded time; a panic is a failure.
-pub(crate) fn alone(timing: Timing, trial: impl Future<Output = Outcome>) -> Outcome {
+pub(crate) fn alone<T>(timing: Timing, trial: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let runtime =
         runtime(timing).map_err(|error| Stop::failed(format_args!("no runtime for the trial: {error}")))?;
     let longest = LONGEST_TRIAL.max(timing.unit * LONGEST_TRIAL_UNITS);

@@ -11,14 +11,12 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use crate::cancel;
 use crate::harness::{Harness, Seclusion};
 use crate::mutants::{Mutant, hunt};
+use crate::outcome::Outcome;
 use crate::play::{Verdict, alone, play};
 use crate::property;
-use crate::report::{self, Ended, Report};
+use crate::report::{self, Ended, Promises, Report};
 use crate::rules::Rule;
 use crate::table::{Level, SCENARIOS};
-
-/// On a real server a trial mostly waits.
-const SIDE_BY_SIDE: usize = 16;
 
 /// Runs the suite against a backend, as the main function of a test without the built-in runner.
 ///
@@ -32,7 +30,7 @@ pub fn run(harness: impl Harness) -> ExitCode {
     let (folder, arguments) = report_folder(env::args().collect());
     let mut arguments = Arguments::from_iter(arguments);
     if !harness.timing().paused && arguments.test_threads.is_none() {
-        arguments.test_threads = Some(SIDE_BY_SIDE);
+        arguments.test_threads = Some(harness.side_by_side());
     }
     let seed = match env::var("SEED").map(|seed| seed.parse()) {
         Ok(Ok(seed)) => seed,
@@ -47,7 +45,13 @@ pub fn run(harness: impl Harness) -> ExitCode {
     if arguments.list {
         return ExitCode::SUCCESS;
     }
-    let report = suite.report();
+    let report = match suite.report() {
+        Ok(report) => report,
+        Err(stop) => {
+            eprintln!("no report, for the server cannot be asked what it is: {stop}");
+            return ExitCode::FAILURE;
+        }
+    };
     println!("{}", report.line());
     if let Some(folder) = folder
         && let Err(error) = report.write_to(&folder)
@@ -95,16 +99,7 @@ impl Suite {
     fn trials(&self) -> Vec<Trial> {
         let mut trials = Vec::new();
         let all = self.harness.level() == Level::Extended;
-        for scenario in SCENARIOS.iter().filter(|scenario| all || scenario.level == Level::Core) {
-            let about = About {
-                name: scenario.label(),
-                says: scenario.says.into(),
-                rules: scenario.rules.to_vec(),
-                level: scenario.level,
-            };
-            let (harness, seed) = (self.harness.clone(), self.seed);
-            trials.push(self.trial(about, move || play(&harness, scenario, seed)));
-        }
+        // They take longest on a real server, so they begin first.
         for case in cancel::CASES.iter().filter(|_| all) {
             let about = About {
                 name: case.label(),
@@ -114,6 +109,16 @@ impl Suite {
             };
             let harness = self.harness.clone();
             trials.push(self.trial(about, move || Verdict::from(cancel::play(&harness, case))));
+        }
+        for scenario in SCENARIOS.iter().filter(|scenario| all || scenario.level == Level::Core) {
+            let about = About {
+                name: scenario.label(),
+                says: scenario.says.into(),
+                rules: scenario.rules.to_vec(),
+                level: scenario.level,
+            };
+            let (harness, seed) = (self.harness.clone(), self.seed);
+            trials.push(self.trial(about, move || play(&harness, scenario, seed)));
         }
         let about = About {
             name: property::LABEL.into(),
@@ -173,15 +178,12 @@ impl Suite {
         })
     }
 
-    fn report(&self) -> Report {
-        let mut version = "unknown".to_owned();
-        let asked = alone(self.harness.timing(), async {
-            version = self.harness.open(Seclusion::Shared).await?.version();
-            Ok(())
-        });
-        if let Err(stop) = asked {
-            version = format!("unknown: {stop}");
-        }
+    fn report(&self) -> Outcome<Report> {
+        let (version, promises) = alone(self.harness.timing(), async {
+            let server = self.harness.open(Seclusion::Shared).await?;
+            let promises = Promises::from(server.connect().await?.capabilities());
+            Ok((server.version(), promises))
+        })?;
         let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // In the order of the table, whichever was done first.
         let order = |name: &str| SCENARIOS.iter().position(|scenario| scenario.label() == name);
@@ -190,7 +192,8 @@ impl Suite {
         mutants.sort_by_cached_key(|mutant| {
             Mutant::ALL.iter().position(|&each| each.name() == mutant.name).unwrap_or(usize::MAX)
         });
-        Report { backend: self.harness.name().into(), version, seed: self.seed, trials, mutants }
+        let backend = self.harness.name().into();
+        Ok(Report { backend, version, promises, seed: self.seed, trials, mutants })
     }
 }
 

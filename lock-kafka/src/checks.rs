@@ -67,7 +67,14 @@ impl Asker<'_> {
         let chore = Chore::new(self.producing.config())?;
         let admin = chore.admin().ok_or_else(|| self.failed(KafkaError::Canceled, Right::Describe))?;
         if shape.replicas.is_empty() {
-            self.make(admin, shape.brokers).await?;
+            let begun = Instant::now();
+            while let Err(error) = self.make(admin, shape.brokers).await {
+                // Brokers that have just begun are known before they may have replicas.
+                if error.kind() != ErrorKind::Unavailable || begun.elapsed() > self.patience / 2 {
+                    return Err(error);
+                }
+                sleep(AGAIN).await;
+            }
         }
         while !shape.is_ready {
             sleep(AGAIN).await;
@@ -151,6 +158,14 @@ impl Asker<'_> {
         match made.into_iter().next() {
             // Somebody else may have been quicker.
             None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+            Some(Err((_, RDKafkaErrorCode::InvalidReplicationFactor)))
+                if usize::try_from(replication).is_ok_and(|replication| replication <= brokers) =>
+            {
+                let message = format!(
+                    "the topic cannot be made: of {brokers} brokers not {replication} are in service, which are to have a replica each"
+                );
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
             Some(Err((_, code))) => {
                 let error = self.failed(KafkaError::AdminOp(code), Right::Create);
                 let message = format!("the topic cannot be made: {}", error.message());

@@ -70,22 +70,21 @@ pub(crate) async fn slow_answers(scene: &Scene) -> Outcome {
 }
 
 pub(crate) async fn slow_answers_at_handover(scene: &Scene) -> Outcome {
-    let observer = scene.lock("k").await?;
-    let waiter_ttl = scene.units(12);
-    for manual in [false, true] {
+    let renewed = async |renew: Renew| {
+        let (key, ttl) = (format!("{renew:?}"), scene.units(LONG));
+        let observer = scene.lock(&key).await?;
         let backend = slow(scene, scene.backend().await?);
-        let client = scene.builder(backend).waiter_ttl(waiter_ttl).request_timeout(scene.units(20)).build();
-        let lock = client.lock(scene.key("k"))?;
+        let (waiter_ttl, patience) = (scene.units(12), scene.units(20));
+        let client = scene.builder(backend).waiter_ttl(waiter_ttl).request_timeout(patience).build();
+        let lock = client.lock(scene.key(&key))?;
         let first = observer.exclusive().acquire().await?;
-        let renew = if manual { Renew::Manual } else { Renew::Automatic };
-        let ttl = scene.units(LONG);
         let waiting = tokio::spawn(lock.exclusive().ttl(ttl).renew(renew).acquire());
         scene.until(&observer, 1, 1).await?;
         scene.sleep(5).await;
         first.release().await?;
         let guard = scene.patiently("the hand-over", waiting).await???;
         not_beyond(scene, &guard, &observer, "after a hand-over").await?;
-        if manual {
+        if renew == Renew::Manual {
             // Whoever renews by hand is given the whole ttl once.
             let given = guard.remaining();
             ensure!(given > ttl / 2, "{given:?} of {ttl:?} for who renews by hand");
@@ -95,9 +94,9 @@ pub(crate) async fn slow_answers_at_handover(scene: &Scene) -> Outcome {
             not_beyond(scene, &guard, &observer, "some time after a hand-over").await?;
         }
         guard.release().await?;
-        scene.until_free(&observer).await?;
-    }
-    Ok(())
+        scene.until_free(&observer).await
+    };
+    tokio::try_join!(renewed(Renew::Automatic), renewed(Renew::Manual)).map(drop)
 }
 
 pub(crate) async fn held_until_the_successor(scene: &Scene) -> Outcome {
@@ -130,11 +129,12 @@ pub(crate) async fn held_until_the_successor(scene: &Scene) -> Outcome {
 }
 
 pub(crate) async fn late_answer_revives_nobody(scene: &Scene) -> Outcome {
-    let observer = scene.lock("k").await?;
-    for renew in [Renew::Manual, Renew::Automatic] {
+    let renewed = async |renew: Renew| {
+        let key = format!("{renew:?}");
+        let observer = scene.lock(&key).await?;
         let backend = Faulty::new(scene.backend().await?);
         let client = scene.builder(backend.clone()).request_timeout(scene.units(60)).build();
-        let lock = client.lock(scene.key("k"))?;
+        let lock = client.lock(scene.key(&key))?;
         let ttl = scene.units(18);
         let mut guard = lock.exclusive().ttl(ttl).renew(renew).acquire().await?;
         // A renewal is sent after a third of the lease, and answered after its end: too late to count, although the server
@@ -154,7 +154,7 @@ pub(crate) async fn late_answer_revives_nobody(scene: &Scene) -> Outcome {
         ensure!(!guard.is_held(), "an answer that came after the deadline revived a guard ({renew:?})");
         backend.always(Fault::None);
         drop(guard);
-        scene.until_free(&observer).await?;
-    }
-    Ok(())
+        scene.until_free(&observer).await
+    };
+    tokio::try_join!(renewed(Renew::Automatic), renewed(Renew::Manual)).map(drop)
 }

@@ -152,19 +152,20 @@ pub(crate) async fn waiter_partitioned(scene: &Scene) -> Outcome {
 
 pub(crate) async fn slow_network(scene: &Scene) -> Outcome {
     let (client, link) = scene.breakable_client().await?;
-    let lock = client.lock(scene.key("k"))?;
-    let observer = scene.lock("k").await?;
+    let observer = scene.client().await?;
     link.delay(scene.units(2))?;
     // The answer takes most of the lease, or all of it: a grant must not be handed out with its deadline in the past.
-    for ttl in [1, 2, 3, 8] {
-        let acquire = lock.exclusive().ttl(scene.units(ttl)).wait(scene.units(15)).acquire();
+    let over_it = async |ttl: u32| {
+        let key = scene.key(&ttl.to_string());
+        let acquire =
+            client.lock(key.clone())?.exclusive().ttl(scene.units(ttl)).wait(scene.units(15)).acquire();
         match scene.patiently("an acquire over a slow network", acquire).await? {
             Ok(guard) => held(&guard, "a claim that was granted over a slow network")?,
             Err(error) => ensure!(error.is_retryable(), "a slow network is said to be {error}"),
         }
-        scene.until_free(&observer).await?;
-    }
-    Ok(())
+        scene.until_free(&observer.lock(key)?).await
+    };
+    tokio::try_join!(over_it(1), over_it(2), over_it(3), over_it(8)).map(drop)
 }
 
 pub(crate) async fn unreachable_is_unavailable(scene: &Scene) -> Outcome {

@@ -32,6 +32,11 @@ impl Harness for KafkaHarness {
         Timing { hands_over_at_once: true, ..Timing::real(Duration::from_secs(2)) }
     }
 
+    // Each trial has a topic of its own.
+    fn side_by_side(&self) -> usize {
+        32
+    }
+
     async fn open(&self, seclusion: Seclusion) -> Result<Arc<dyn Server>> {
         let broker = match seclusion {
             Seclusion::Own => Broker::of(KafkaServer::options().own_clock(), WAYS)?,
@@ -40,7 +45,7 @@ impl Harness for KafkaHarness {
                 match &*shared {
                     Some(broker) => broker.clone(),
                     // Its trials are played side by side.
-                    None => shared.insert(Broker::of(KafkaServer::options(), 8 * WAYS)?).clone(),
+                    None => shared.insert(Broker::of(KafkaServer::options(), 16 * WAYS)?).clone(),
                 }
             }
         };
