@@ -21,8 +21,8 @@ enum Chore {
     Test(test::Args),
     /// Measure how fast it is, beside what the same server can do at best
     Bench(bench::Args),
-    /// Play the conformance suite on every backend, and write what it finds to docs/conformance.md
-    Report(report::Args),
+    /// Play the conformance suite on every backend, and write what it finds to docs/ and the README
+    Report,
 }
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Chore::Setup => setup::run(),
         Chore::Test(args) => test::run(&args),
         Chore::Bench(args) => bench::run(&args),
-        Chore::Report(args) => report::run(&args),
+        Chore::Report => report::run(),
     };
     done.unwrap_or_else(|error: io::Error| {
         eprintln!("cargo xtask: {error}");

@@ -1,11 +1,20 @@
 //! What the suite found, as JSON and as Markdown.
 
-use std::fmt::Write as _;
+mod markdown;
+mod matrix;
+mod published;
+
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
+use lockcore::{Capabilities, LeaseClock, TokenStrength, Wake};
 use serde::{Deserialize, Serialize};
+
+pub use self::markdown::to_markdown;
+pub use self::matrix::to_matrix;
+pub use self::published::Published;
 
 /// What the suite found on one version of one backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,12 +23,63 @@ pub struct Report {
     pub backend: String,
     /// Name and version of the server.
     pub version: String,
+    /// What it declares, and the suite has held it to.
+    pub promises: Promises,
     /// The seed of the run.
     pub seed: u64,
     /// One entry for each trial that was played.
     pub trials: Vec<Trial>,
     /// One entry for each mutant that was hunted.
     pub mutants: Vec<Mutant>,
+}
+
+/// What a backend declares in its [`Capabilities`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as those of `Capabilities`")]
+pub struct Promises {
+    /// Claims are granted in the order of their arrival.
+    pub fair: bool,
+    /// The server tells a waiter of its turn.
+    pub push: bool,
+    /// Guards change their mode.
+    pub convert: bool,
+    /// A bounded number of holders.
+    pub permits: bool,
+    /// Keys can be listed.
+    pub list: bool,
+    /// How far the growth of tokens can be relied on.
+    pub tokens: String,
+    /// Whose clock leases run on.
+    pub clock: String,
+    /// The shortest lease.
+    pub min_ttl: Duration,
+    /// A lock outlives the loss of one server.
+    pub survives_failover: bool,
+}
+
+impl From<Capabilities> for Promises {
+    fn from(declared: Capabilities) -> Promises {
+        let tokens = match declared.tokens {
+            TokenStrength::Strict => "always",
+            TokenStrength::ClockOverLoss => "while the server keeps its data, or its clock does not go back",
+        };
+        let clock = match declared.clock {
+            LeaseClock::Own => "the process's own",
+            LeaseClock::ServerWall => "the server's, on the wall",
+            LeaseClock::ServerMonotonic => "the server's, monotonic",
+        };
+        Promises {
+            fair: declared.fair,
+            push: declared.wake == Wake::Push,
+            convert: declared.convert,
+            permits: declared.permits,
+            list: declared.list,
+            tokens: tokens.into(),
+            clock: clock.into(),
+            min_ttl: declared.min_ttl,
+            survives_failover: declared.survives_failover,
+        }
+    }
 }
 
 /// One trial of a run.
@@ -125,70 +185,25 @@ impl Report {
     }
 }
 
-/// Several reports as Markdown: one line for each backend and version, then what each scenario found.
-#[must_use]
-pub fn to_markdown(reports: &[Report]) -> String {
-    let mut text = String::from(
-        "| backend | server | passed | failed | ignored | mutants caught |\n|---|---|---|---|---|---|\n",
-    );
-    for report in reports {
-        // Writing to a string does not fail, here and below.
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {}/{} |",
-            cell(&report.backend),
-            cell(&report.version),
-            report.count(Ended::Passed),
-            report.count(Ended::Failed),
-            report.count(Ended::Ignored),
-            report.caught(),
-            report.mutants.len(),
-        );
-    }
-    text.push_str("\n| trial | shows | rules |");
-    for report in reports {
-        let _ = write!(text, " {} |", cell(&report.backend));
-    }
-    text.push_str("\n|---|---|---|");
-    text.push_str(&"---|".repeat(reports.len()));
-    let mut shown: Vec<&str> = Vec::new();
-    for trial in reports.iter().flat_map(|report| &report.trials) {
-        if shown.contains(&trial.name.as_str()) {
-            continue;
-        }
-        shown.push(&trial.name);
-        let _ = write!(text, "\n| {} | {} | {} |", trial.name, cell(&trial.says), trial.rules.join(" "));
-        for report in reports {
-            let found = report.trials.iter().find(|each| each.name == trial.name);
-            let _ = write!(text, " {} |", found.map_or_else(|| "–".into(), result));
-        }
-    }
-    if let Some(report) = reports.iter().find(|report| !report.mutants.is_empty()) {
-        text.push_str("\n\n| mutant | caught by |\n|---|---|");
-        for mutant in &report.mutants {
-            let by = if mutant.caught { mutant.scenario.as_str() } else { "**nothing**" };
-            let _ = write!(text, "\n| {} | {by} |", mutant.name);
-        }
-    }
-    text.push('\n');
-    text
-}
-
-fn result(trial: &Trial) -> String {
-    match trial.result {
-        Ended::Passed => "yes".into(),
-        Ended::Failed => "**no**".into(),
-        Ended::Ignored => format!("ignored: {}", cell(trial.reason.as_deref().unwrap_or("no reason"))),
-    }
-}
-
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace(['\n', '\r'], " ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn declared() -> Capabilities {
+        Capabilities {
+            backend: "memory",
+            fair: true,
+            wake: Wake::Poll,
+            convert: true,
+            permits: true,
+            list: false,
+            tokens: TokenStrength::Strict,
+            clock: LeaseClock::Own,
+            min_ttl: Duration::from_millis(100),
+            ttl_step: Duration::from_millis(1),
+            survives_failover: false,
+        }
+    }
 
     fn report() -> Report {
         let trial = |name: &str, result, reason: Option<&str>| Trial {
@@ -203,6 +218,7 @@ mod tests {
         Report {
             backend: "memory".into(),
             version: "memory 0.1".into(),
+            promises: Promises::from(declared()),
             seed: 7,
             trials: vec![
                 trial("s01_a", Ended::Passed, None),
@@ -227,5 +243,16 @@ mod tests {
         assert!(text.contains("| redis | memory 0.1 | 0 | 0 | 0 | 1/1 |"), "{text}");
         assert!(text.contains("| s02_b | one \\| two | S1 | ignored: cannot | – |"), "{text}");
         assert!(report().line().ends_with("mutants caught 1/1"));
+    }
+    #[test]
+    fn the_matrix_says_what_is_promised_and_shown() {
+        let text = to_matrix(&[report()]);
+        assert!(text.contains("| trials passed, of those played | 1 of 2 |"), "{text}");
+        // S1 is cited by a trial that failed.
+        assert!(text.contains("| rules kept, of 22 | 0 |"), "{text}");
+        assert!(text.contains("| keys can be listed | **no** |"), "{text}");
+        assert!(text.contains("| shortest ttl | 100ms |"), "{text}");
+        let passes = Report { trials: report().trials[..1].to_vec(), ..report() };
+        assert!(to_matrix(&[passes]).contains("| rules kept, of 22 | 1 |"));
     }
 }

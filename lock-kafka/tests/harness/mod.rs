@@ -34,7 +34,7 @@ impl Harness for KafkaHarness {
 
     // Each trial has a topic of its own.
     fn side_by_side(&self) -> usize {
-        32
+        20
     }
 
     async fn open(&self, seclusion: Seclusion) -> Result<Arc<dyn Server>> {
