@@ -311,3 +311,25 @@ cases! {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn every_public_future_of_the_client_is_tried() {
+        let (_, cases) = include_str!("cancel.rs").split_once("cases! {").unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("lockcore").join("src");
+        let mut found = 0;
+        for file in fs::read_dir(folder).unwrap() {
+            let Ok(text) = fs::read_to_string(file.unwrap().path()) else { continue };
+            for name in text.split("pub async fn ").skip(1) {
+                let name = name.split(['(', '<']).next().unwrap_or_default();
+                assert!(cases.contains(&format!(".{name}(")), "{name} is not tried");
+                found += 1;
+            }
+        }
+        assert!(found >= 19, "only {found} were found");
+    }
+}

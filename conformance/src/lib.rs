@@ -31,6 +31,9 @@
 //!
 //! The suite is itself held to account: [`mutants`] are backends that are broken in one way each, and every run shows that
 //! the scenario that is meant to notice does.
+//!
+//! For tests of one's own: [`Faulty`] is a bad network before any backend, [`simulation`] plays whole clients under the paused
+//! clock, and [`history`] says whether a lock can have led to what clients believed.
 
 mod cancel;
 mod child;
